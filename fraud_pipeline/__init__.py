@@ -1,0 +1,1 @@
+"""Payment-fraud detection: a pure domain, its adapters, and the Dagster code location."""

@@ -1,0 +1,1 @@
+"""One external system each, named by its role."""

@@ -1,0 +1,87 @@
+"""What `fraud drift` and `fraud models rethreshold` put together from the settings and the adapters."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from fraud_pipeline.adapters.candidate import EVALUATION_BUNDLE
+from fraud_pipeline.adapters.champion import _evaluation_bundle, load_champion, load_opponent
+from fraud_pipeline.adapters.champion_watch import CURRENT_DAYS, judge_drift, mature_days_since, recent_days
+from fraud_pipeline.adapters.registered_version import RegisteredVersion
+from fraud_pipeline.adapters.rethreshold import ThresholdPolicy
+from fraud_pipeline.adapters.rethreshold import rethreshold as choose_anew
+from fraud_pipeline.commands.opening import open_builder, open_ledger, open_registry
+from fraud_pipeline.domain.bundle import ModelBundle
+from fraud_pipeline.domain.drift import DriftLimits, DriftVerdict
+from fraud_pipeline.domain.evaluation import EvaluationSettings
+from fraud_pipeline.domain.gates import GateSettings
+from fraud_pipeline.domain.thresholds import Costs
+from fraud_pipeline.errors import DatasetError, NotFound
+from fraud_pipeline.settings import Settings
+
+
+def drift_now(settings: Settings, *, as_of: date | None) -> tuple[DriftVerdict, str, date]:
+    """The verdict on the week before `as_of` (default: the day after the newest), the champion's version, and the day.
+
+    Raises NotFound without a champion, DatasetError for a week without payments.
+    """
+    builder, registry = open_builder(settings), open_registry(settings)
+    with open_ledger(settings) as ledger:
+        champion = load_champion(ledger, registry)
+        day = as_of or builder.default_as_of()
+        week = [day - timedelta(days=back) for back in range(1, CURRENT_DAYS + 1)]
+        current = recent_days(builder, champion, week, as_of=day)
+        if current is None:
+            raise DatasetError(
+                f"There is no payment in the week before {day}.", remedy="Materialize its days: `fraud run`."
+            )
+        settled = mature_days_since(champion, as_of=day, maturity_days=settings.label_maturity_days)
+        mature = recent_days(builder, champion, settled, as_of=day, control_share=settings.control_share)
+    limits = DriftLimits(
+        share=settings.drift_share,
+        wasserstein=settings.drift_wasserstein,
+        jensen_shannon=settings.drift_jensen_shannon,
+        prediction=settings.drift_prediction,
+        fraud_rate_ratio=settings.drift_fraud_rate_ratio,
+    )
+    verdict, _ = judge_drift(champion, current, mature=mature, seed=settings.seed, limits=limits)
+    return verdict, champion.version, day
+
+
+def rethreshold(settings: Settings, version: RegisteredVersion) -> RegisteredVersion:
+    """The version with thresholds by these settings, as a new version that the gates have judged."""
+    registry = open_registry(settings)
+    served = ModelBundle.load(registry.fetch(version.version), version=str(version.version))
+    tracking_uri, bundles = settings.mlflow_tracking_uri, settings.bundles_dir
+    fingerprint = str(served.facts.metrics.get(EVALUATION_BUNDLE, ""))
+    found = _evaluation_bundle(fingerprint, version.run_id, tracking_uri=tracking_uri, bundles=bundles)
+    if found is None:
+        raise NotFound(
+            f"The evaluation model of version {version.version} is neither here nor among its run's artifacts.",
+            remedy="Train a new candidate: `fraud run --from-scratch`.",
+        )
+    policy = ThresholdPolicy(
+        costs=Costs(settings.review_cost, settings.false_block_cost, settings.fraud_loss_share),
+        evaluation=EvaluationSettings(budget=settings.alert_budget, seed=settings.seed),
+        limits=GateSettings(
+            min_pr_auc=settings.min_pr_auc,
+            min_recall=settings.min_recall,
+            min_calibration_ratio=settings.min_calibration_ratio,
+            max_calibration_ratio=settings.max_calibration_ratio,
+            value_loss=settings.max_value_loss,
+            max_decision_ms=settings.max_decision_ms,
+        ),
+        control_share=settings.control_share,
+    )
+    with open_ledger(settings) as ledger:
+        opponent = load_opponent(ledger, registry, tracking_uri=tracking_uri, bundles=bundles)
+        return choose_anew(
+            registry,
+            served,
+            ModelBundle.load(found),
+            opponent=opponent,
+            builder=open_builder(settings),
+            policy=policy,
+            created_at=datetime.now(UTC),
+            root=settings.bundles_dir,
+        )

@@ -1,0 +1,111 @@
+"""Is everything still as it should be: drift, parity, and the reasons of one payment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fraud_pipeline.commands.output import Json, day_option, emit, field_table, progress, remark, rows_table, to_json
+
+PANEL = "Watch"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this area's commands."""
+    for command in (drift, parity, explain):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def drift(
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="YYYY-MM-DD", help="[default: the newest day]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the newest payments with what the champion was trained on; exit code 1 when they have drifted."""
+    from fraud_pipeline.commands.judging import drift_now
+    from fraud_pipeline.settings import load_settings
+
+    with progress("Comparing with the champion's reference"):
+        verdict, champion, day = drift_now(load_settings(), as_of=day_option(as_of, "--as-of"))
+    shown = {
+        "status": verdict.status,
+        "champion": f"version {champion}",
+        "as of": day,
+        "drifted": f"{len(verdict.drifted_features)} of {len(verdict.features)} inputs",
+    }
+    rows = [(f.feature, f.measures.score, "broken" if f.broken else "") for f in verdict.features if f.drift_detected]
+    emit(
+        {**verdict.to_dict(), "champion": champion, "as_of": day},
+        as_json=as_json,
+        tables=lambda: iter(
+            [field_table(shown), *verdict.reasons, rows_table(("drifted input", "distance", ""), rows)]
+        ),
+    )
+    raise typer.Exit(0 if verdict.status in ("stable", "watch") else 1)
+
+
+def parity(
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Payments to compare. [default: a million, or all of --data]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A home that holds payments. [default: a simulated world]")
+    ] = None,
+    mutate: Annotated[
+        Literal["ulp", "drop_event", "drop_label"] | None,
+        typer.Option(help="Harm the online side on purpose: this must be found."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As always here: the result is one JSON object.")] = False,  # noqa: ARG001
+) -> None:
+    """Prove that batch and online features agree, bit for bit; prints JSON, and exits with 1 where any value differs.
+
+    The online side is saved and restored in the middle.
+    """
+    from fraud_pipeline.adapters.parity_source import check_parity
+    from fraud_pipeline.settings import load_settings
+
+    with progress("Comparing batch and online features") as report:
+        source, result = check_parity(
+            rows=rows, data=data, mutate=mutate, time_zone=load_settings().time_zone, progress=report
+        )
+    typer.echo(to_json({**result.to_json(), "source": source}))
+    remark(
+        f"{result.differing_values:,} of {result.compared_values:,} values differ; states {'agree' if result.states_equal else 'differ'}."
+    )
+    raise typer.Exit(0 if result.equal else 1)
+
+
+def explain(
+    transaction_id: Annotated[str, typer.Argument(help="The payment's id.")],
+    version: Annotated[str, typer.Option("--version", help="The model: a version's number, or champion.")] = "champion",
+    limit: Annotated[int, typer.Option(min=1, help="Reasons to show; --json has all.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Why a payment is decided as it is: every input's value and what it added to the score, the strongest first.
+
+    A payment that was served is explained by the decision that was given and the model that made it.
+    """
+    from fraud_pipeline.commands.explaining import explain_payment
+    from fraud_pipeline.settings import load_settings
+
+    payment = explain_payment(load_settings(), transaction_id, version=version)
+    decision, explanation = payment.decision, payment.explanation
+    shown = {
+        "payment": f"{transaction_id}, {decision.event_time:%Y-%m-%d %H:%M:%S} UTC",
+        "decision": decision.decision + (" (control)" if decision.control else ""),
+        "made by": f"version {decision.model_version}, {'as served' if payment.served else 'now, from stored features'}",
+        "fraud probability": decision.fraud_probability,
+        "anomaly score": decision.anomaly_score,
+        "risk factors": explanation.risk_factors or None,
+        "raw score": f"{explanation.raw:.4f} = {explanation.bias:.4f} (bias) + the contributions",
+    }
+    rows = [(r.feature, r.value, r.contribution) for r in explanation.reasons[:limit]]
+    emit(
+        {"decision": decision.as_dict(), "served": payment.served, "explanation": asdict(explanation)},
+        as_json=as_json,
+        tables=lambda: iter([field_table(shown), rows_table(("input", "value", "contribution"), rows)]),
+    )

@@ -1,0 +1,49 @@
+"""The adapters that commands work with, opened as the settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fraud_pipeline.adapters.ledger import Ledger
+    from fraud_pipeline.adapters.model_registry import ModelRegistry
+    from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
+    from fraud_pipeline.settings import Settings
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger; made where it is not there yet."""
+    from fraud_pipeline.adapters.ledger import Ledger
+
+    return Ledger.open(settings.ledger_url)
+
+
+def open_registry(settings: Settings) -> ModelRegistry:
+    """The registry; MLflow's database is made where it is not there yet, which takes seconds."""
+    from fraud_pipeline.adapters.model_registry import ModelRegistry
+
+    return ModelRegistry.open(
+        settings.mlflow_tracking_uri, artifact_root=settings.artifacts_dir, cache_dir=settings.bundles_dir
+    )
+
+
+def open_builder(settings: Settings) -> TrainingSetBuilder:
+    """What reads stored days as rows for a model."""
+    from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+    from fraud_pipeline.adapters.dataset_store import DatasetStore
+    from fraud_pipeline.adapters.feature_store import FeatureStore
+    from fraud_pipeline.adapters.source_store import SourceStore
+    from fraud_pipeline.adapters.training_rows import TrainingRowReader
+    from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
+    from fraud_pipeline.adapters.training_store import TrainingStore
+
+    store = DatasetStore(settings.home)
+    features = FeatureStore(store, CheckpointStore(settings.checkpoint_url), time_zone=settings.time_zone)
+    reader = TrainingRowReader(store, SourceStore(settings.home), lambda: open_ledger(settings))
+    return TrainingSetBuilder(store, features, reader, TrainingStore(settings.home))
+
+
+def is_missing_file(address: str) -> bool:
+    """Whether the address is an SQLite file that is not there yet: who only looks need not make it."""
+    return address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists()

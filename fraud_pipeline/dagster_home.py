@@ -1,0 +1,68 @@
+"""The embedded home's own Dagster configuration: SQLite under the home, one process, no telemetry.
+
+The `dagster.yaml` at the top of the project is production's; one file cannot serve both, since two storages are invalid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from fraud_pipeline import telemetry
+from fraud_pipeline.settings import Settings
+
+_TEMPLATE = """\
+# Written by fraud_pipeline.dagster_home at every start: changes here are lost.
+telemetry:
+  enabled: false
+run_storage:
+  module: dagster._core.storage.runs
+  class: SqliteRunStorage
+  config: {{base_dir: {history}}}
+schedule_storage:
+  module: dagster._core.storage.schedules
+  class: SqliteScheduleStorage
+  config: {{base_dir: {schedules}}}
+event_log_storage:
+  module: fraud_pipeline.defs.event_storage
+  class: BatchingSqliteEventLogStorage
+  config: {{base_dir: {history_runs}}}
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config: {{base_dir: {logs}}}
+local_artifact_storage:
+  module: dagster._core.storage.root
+  class: LocalArtifactStorage
+  config: {{base_dir: {storage}}}
+# SQLite has one writer, and a training takes all cores: one run after the other.
+concurrency:
+  runs:
+    max_concurrent_runs: 1
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 300
+"""
+EVENT_BATCH_SIZE = "1000"
+"""See `defs.event_storage`."""
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Write the embedded `dagster.yaml` where it is not there or has changed, and return DAGSTER_HOME.
+
+    Also tells this process and its children to switch telemetry off and to write events in batches.
+    """
+    telemetry.disable()
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    folders = ("history", "schedules", "history/runs", "logs", "storage")
+    content = _TEMPLATE.format(**{folder.replace("/", "_"): json.dumps(str(home / folder)) for folder in folders})
+    path = home / "dagster.yaml"
+    if not path.exists() or path.read_text() != content:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(content)
+        os.replace(temporary, path)
+    return home
+

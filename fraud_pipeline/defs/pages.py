@@ -1,0 +1,42 @@
+"""What an asset's page in the UI shows: plots, tables and links as metadata values."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+OWNERS = ["team:fraud"]
+
+
+def plot(png: bytes, *, title: str) -> dg.MarkdownMetadataValue:
+    """A picture inside the page itself, so that it needs no server and no path."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Rows as a Markdown table; the columns are the first row's."""
+    if not rows:
+        return dg.MetadataValue.md("*none*")
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def link(path: Path) -> dg.UrlMetadataValue:
+    """A file of the home, to open in the browser."""
+    return dg.MetadataValue.url(path.absolute().as_uri())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,97 @@
+"""Days: the one kind of partition. Which days there are follows from the world that the home holds."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from fraud_pipeline.adapters.dataset_schemas import days_between
+from fraud_pipeline.adapters.source_store import SourceStore
+
+DAYS = dg.DailyPartitionsDefinition(start_date="2010-01-01")
+"""Stands for the days until the code location is loaded: `fit_days` puts the home's own in its place."""
+
+ONE_RUN = dg.BackfillPolicy.single_run()
+"""A range of days is one run with one step per asset: ten days cost what one costs."""
+
+DAY_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+EVERY_DAY = dg.AllPartitionMapping()
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+SINGLE_DAY = "dagster/partition"
+
+CONTINUED_FOR_DAYS = 90
+"""A world that ended longer ago (the features' horizon) is history: no live payments continue it, so its days end too."""
+DAYS_WITHOUT_WORLD = 120
+"""What an empty home shows: as many days as the demo would simulate."""
+
+
+def fit_days(definitions: dg.Definitions, *, home: Path, today: date) -> dg.Definitions:
+    """The definitions with the days of the world in `home` as the partitions of every daily asset."""
+    days = world_days(home, today=today)
+
+    def fitted(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec if spec.partitions_def is None else spec.replace_attributes(partitions_def=days)
+
+    assets = [a.map_asset_specs(fitted) if isinstance(a, dg.AssetsDefinition) else a for a in definitions.assets or ()]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=definitions.asset_checks,
+        jobs=definitions.jobs,
+        schedules=definitions.schedules,
+        sensors=definitions.sensors,
+        resources=definitions.resources,
+        executor=definitions.executor,
+    )
+
+
+def world_days(home: Path, *, today: date) -> dg.DailyPartitionsDefinition:
+    """From the world's first day on; open at its end, unless it is a history of long ago."""
+    start, end = world_span(home, today=today)
+    return dg.DailyPartitionsDefinition(start_date=str(start), end_date=None if end is None else str(end))
+
+
+def world_span(home: Path, *, today: date) -> tuple[date, date | None]:
+    """The world's first day, and the day after its last one; None where live payments may continue it."""
+    source = SourceStore(home)
+    if not source.exists():
+        return today - timedelta(days=DAYS_WITHOUT_WORLD), None
+    world = source.manifest()
+    if world.end >= today - timedelta(days=CONTINUED_FOR_DAYS):
+        return world.start, None
+    newest_label = max(source.days("labels"), default=world.start)
+    return world.start, min(today, max(world.end, newest_label + timedelta(days=1)))
+
+
+def last_closed_day(home: Path) -> date:
+    """The newest day that could be there by now: yesterday, or the last one of a history."""
+    _, end = world_span(home, today=today_utc())
+    return (end or today_utc()) - timedelta(days=1)
+
+
+def days_of(context: dg.AssetExecutionContext) -> list[date]:
+    """The days of a daily asset's run, in order."""
+    return sorted(date.fromisoformat(key) for key in context.partition_keys)
+
+
+def days_of_run(run: dg.DagsterRun, *, stored: Sequence[date]) -> list[date]:
+    """The days that an unpartitioned check must judge: those of its run, or all stored ones where it runs alone."""
+    if SINGLE_DAY in run.tags:
+        return [date.fromisoformat(run.tags[SINGLE_DAY])]
+    if RANGE_START in run.tags:
+        first, last = (date.fromisoformat(run.tags[tag]) for tag in (RANGE_START, RANGE_END))
+        return days_between(first, last + timedelta(days=1))
+    return list(stored)
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """The tags that make a run one of the days from `first` to `last`, both included."""
+    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+
+
+def today_utc() -> date:
+    """The day that it is now: the one clock of the code location."""
+    return datetime.now(UTC).date()
+

@@ -1,0 +1,173 @@
+"""From fitted models to a champion, through the gates."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from fraud_pipeline.adapters.candidate import (
+    EVALUATION_BUNDLE,
+    build_candidate,
+    compare_with_champion,
+    judge_candidate,
+)
+from fraud_pipeline.adapters.champion import load_opponent
+from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.model_store import ModelStore
+from fraud_pipeline.adapters.promotions import promote
+from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
+from fraud_pipeline.adapters.training_store import TrainingStore
+from fraud_pipeline.defs.pages import OWNERS, table
+from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
+from fraud_pipeline.domain.gates import REQUIRED_GATES, GateSettings
+from fraud_pipeline.domain.promotion import GateEvidence
+from fraud_pipeline.errors import NotFound
+from fraud_pipeline.settings import Settings
+
+CANDIDATE = "candidate"
+"""MLflow's alias of the version that was judged last."""
+
+
+@dg.asset(
+    group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1",
+    deps=["xgboost_model", "isolation_forest_model"],
+)  # fmt: skip
+def candidate_bundle(
+    context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
+    models: dg.ResourceParam[ModelStore], builder: dg.ResourceParam[TrainingSetBuilder],
+    registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger], settings: dg.ResourceParam[Settings],
+    mlflow: dg.ResourceParam[Any],
+) -> dg.MaterializeResult[None]:  # fmt: skip
+    """What might be served next: classifier, anomaly detector, calibration, thresholds and model card in one bundle.
+
+    It is judged on days after those it learned from, side by side with the champion, and registered whatever the gates say,
+    with their results as tags. The checks below are those gates.
+    """
+    chosen = training_sets.read(training_sets.newest())
+    pair, detectors = (
+        models.read(chosen.fingerprint, name, options=recipe_options(settings))
+        for name in ("xgboost_model", "isolation_forest_model")
+    )
+    experiment = experiment_settings(settings)
+    candidate = build_candidate(
+        chosen, pair, detectors.served, settings=experiment, code_version=version_of("fraud-pipeline"), created_at=datetime.now(UTC),
+        root=settings.bundles_dir,
+    )  # fmt: skip
+    opponent = load_opponent(
+        ledger, registry, tracking_uri=settings.mlflow_tracking_uri, bundles=settings.bundles_dir
+    )
+    comparison = opponent and compare_with_champion(candidate, opponent, chosen, builder=builder, settings=experiment)
+    results = judge_candidate(candidate, comparison, limits=gate_settings(settings))
+    run_id = mlflow.active_run().info.run_id
+    mlflow.log_artifacts(str(candidate.evaluation_bundle.path), EVALUATION_BUNDLE)
+    version = registry.register(
+        candidate.bundle.path,
+        run_id=run_id,
+        tags={"dagster_run_id": context.run_id, "training_set": chosen.fingerprint, "recipe": recipe_tag(settings)},
+    )
+    evidence = GateEvidence.of(
+        results, fingerprint=version.fingerprint, against_version=opponent.version if opponent else None
+    )
+    verdict = registry.record_gates(version.version, evidence)
+    registry.set_alias(CANDIDATE, version.version)
+    metrics = candidate.judgement.evaluation.metrics
+    mlflow.log_metrics({f"evaluation.{name}": metric.value for name, metric in metrics.items() if metric.value == metric.value})
+    return dg.MaterializeResult(
+        metadata={
+            "version": version.version,
+            "verdict": verdict,
+            "fingerprint": version.fingerprint,
+            "compared with": f"version {opponent.version}" if opponent else "no champion yet",
+            "gates": table([_gate_row(result) for result in results]),
+            "metrics": table([_metric_row(name, metric) for name, metric in metrics.items()]),
+            "model card": dg.MetadataValue.md(candidate.bundle.model_card()),
+        }
+    )
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(name, asset="candidate_bundle", blocking=True, description=f"Gate: {name.replace('_', ' ')}.")
+        for name in REQUIRED_GATES
+    ]
+    + [
+        dg.AssetCheckSpec(
+            "decision_within_latency_budget", asset="candidate_bundle", description="Gate, as a warning: one decision in time."
+        )
+    ]
+)
+def gates(registry: dg.ResourceParam[Any]) -> Iterator[dg.AssetCheckResult]:
+    """The gates between the candidate and its promotion, as they were judged and written to its version."""
+    version = judged_candidate(registry)
+    evidence = version.gates
+    for result in () if evidence is None else evidence.results:
+        yield dg.AssetCheckResult(
+            asset_key="candidate_bundle",
+            check_name=result.name,
+            passed=result.passed,
+            severity=dg.AssetCheckSeverity.WARN if result.severity.startswith("warn") else dg.AssetCheckSeverity.ERROR,
+            description=result.explanation,
+            metadata={"version": version.version, "value": result.value or 0.0, "limit": str(result.limit)},
+        )
+
+
+@dg.asset(
+    group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1", deps=["candidate_bundle"]
+)
+def champion_bundle(
+    context: dg.AssetExecutionContext, registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger]
+) -> dg.MaterializeResult[None]:
+    """The bundle that decides payments. A candidate becomes it only with every required gate passed.
+
+    The results are read once more here, for this very version and content: materializing this asset alone promotes nothing
+    that the gates have not passed. Every promotion is a row in the ledger that is never rewritten.
+    """
+    version = judged_candidate(registry)
+    path = registry.fetch(version.version)
+    promotion = promote(
+        ledger, registry, version.version, who=f"dagster run {context.run_id}", required_gates=REQUIRED_GATES,
+        reason="all gates passed",
+    )  # fmt: skip
+    return dg.MaterializeResult(
+        metadata={
+            "version": promotion.version,
+            "fingerprint": promotion.fingerprint,
+            "promoted at": dg.MetadataValue.timestamp(promotion.promoted_at),
+            "in place of": f"version {promotion.previous_version}" if promotion.previous_version else "none",
+            "training window": version.training_window,
+            "bundle": dg.MetadataValue.path(str(path)),
+            "model card": dg.MetadataValue.md((Path(path) / "model_card.md").read_text()),
+        }
+    )
+
+
+def judged_candidate(registry: Any) -> Any:
+    """The version that was judged last."""
+    found = [version for version in registry.versions() if CANDIDATE in version.aliases]
+    if not found:
+        raise NotFound("There is no candidate.", remedy="Materialize `candidate_bundle`: `fraud run`.")
+    return found[0]
+
+
+def gate_settings(settings: Settings) -> GateSettings:
+    """The limits of the gates in this installation."""
+    return GateSettings(
+        min_pr_auc=settings.min_pr_auc,
+        min_recall=settings.min_recall,
+        min_calibration_ratio=settings.min_calibration_ratio,
+        max_calibration_ratio=settings.max_calibration_ratio,
+        value_loss=settings.max_value_loss,
+        max_decision_ms=settings.max_decision_ms,
+    )
+
+
+def _gate_row(result: Any) -> dict[str, Any]:
+    passed = "passed" if result.passed else "warned" if result.severity == "warn" else "FAILED"
+    return {"gate": result.name, "result": passed, "value": result.value, "limit": result.limit, "why": result.explanation}
+
+
+def _metric_row(name: str, metric: Any) -> dict[str, Any]:
+    return {"metric": name, "value": metric.value, "95 % from": metric.low, "to": metric.high}

@@ -1,0 +1,98 @@
+"""What starts or reports from outside the conditions: drift episodes, and runs that failed."""
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.promotions import current_champion
+from fraud_pipeline.defs.automation import retrain
+from fraud_pipeline.defs.monitoring import newest_drift
+from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, RunState, next_action
+
+EPISODE_TAG = "fraud/drift_episode"
+_IN_PROGRESS = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+]
+
+
+@dg.sensor(
+    job=retrain,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="One retraining per drift episode: reads the newest drift report, keeps the episode in the ledger.",
+)
+def drift_retrain(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Ledger]) -> Any:
+    """Ask for a retraining where the newest drift report calls for one that nobody has asked for yet."""
+    champion, found = current_champion(ledger), newest_drift(context.instance)
+    if champion is None or found is None:
+        return dg.SkipReason("There is no champion with a drift report yet.")
+    observation = DriftObservation(
+        as_of=datetime.combine(found["as_of"], time.min, UTC),
+        champion_version=found["champion"],
+        drifted=found["status"] == "drift",
+        reason="; ".join(found["reasons"]),
+    )
+    last, now = ledger.last_episode(), datetime.now(UTC)
+    action = next_action(
+        last,
+        observation,
+        champion_version=champion.version,
+        now=now,
+        last_run=_last_run(context.instance, last),
+        training_in_progress=_training(context.instance),
+    )
+    if not ledger.apply_episode_action(action, observation, verdict=found["verdict"], now=now):
+        return dg.SkipReason("Another daemon has just acted on this drift.")
+    if not action.starts_run:
+        return dg.SkipReason(action.reason)
+    return dg.RunRequest(run_key=action.run_key, tags={EPISODE_TAG: action.run_key})
+
+
+@dg.run_status_sensor(
+    run_status=DagsterRunStatus.SUCCESS,
+    monitored_jobs=[retrain],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Writes beside a drift episode that its retraining has ended.",
+)
+def drift_retrain_done(context: dg.RunStatusSensorContext, ledger: dg.ResourceParam[Ledger]) -> None:
+    """Note the end of a run that an episode asked for."""
+    _note(ledger, context.dagster_run, "succeeded")
+
+
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING, description="Reports failed runs; notes those that a drift episode asked for."
+)
+def failed_runs(context: dg.RunFailureSensorContext, ledger: dg.ResourceParam[Ledger]) -> None:
+    """Say which run failed and why, in the daemon's log, where an alerting system picks it up."""
+    run = context.dagster_run
+    context.log.error("Run %s of %s failed: %s", run.run_id, run.job_name, context.failure_event.message)
+    _note(ledger, run, "failed")
+
+
+def _note(ledger: Ledger, run: dg.DagsterRun, outcome: RunState) -> None:
+    key = run.tags.get(EPISODE_TAG)
+    if key is not None:
+        ledger.note_run(key, outcome=outcome, run_id=run.run_id)
+
+
+def _last_run(instance: dg.DagsterInstance, last: DriftEpisode | None) -> RunState | None:
+    """How the run of the newest attempt stands; None where none is known."""
+    if last is None or not last.attempts:
+        return None
+    runs = instance.get_runs(RunsFilter(tags={EPISODE_TAG: last.attempts[-1].run_key}), limit=1)
+    if not runs:
+        return None
+    if runs[0].status in _IN_PROGRESS:
+        return "running"
+    return "succeeded" if runs[0].status == DagsterRunStatus.SUCCESS else "failed"
+
+
+def _training(instance: dg.DagsterInstance) -> bool:
+    """Whether a training runs or waits to."""
+    return bool(instance.get_run_ids(RunsFilter(job_name=retrain.name, statuses=_IN_PROGRESS), limit=1))

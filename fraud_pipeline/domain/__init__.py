@@ -1,0 +1,1 @@
+"""The domain: no I/O, clock, environment, logging or Dagster in here."""

@@ -1,0 +1,160 @@
+"""What to do about drift: an episode opens, asks for retraining at most a few times, and closes.
+
+Pure rules. An episode is state, so it lives in the ledger; who runs the training is the caller's business. Two clocks
+are kept apart: `as_of` moves with the data (a simulated world lies in the past), `now` is the clock of the machine
+that runs the training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+RunState = Literal["running", "succeeded", "failed"]
+ActionKind = Literal["none", "open", "request", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAttempt:
+    """One retraining that was asked for. `run_key` is unique for ever, so the same one starts at most one run."""
+
+    attempt: int
+    run_key: str
+    as_of: datetime
+    requested_at: datetime
+    outcome: RunState | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEpisode:
+    """From the first verdict of drift to the one that ends it. `opened_at` and `closed_at` are as-of times."""
+
+    episode_id: int
+    opened_at: datetime
+    champion_version: int
+    attempts: tuple[DriftAttempt, ...] = ()
+    closed_at: datetime | None = None
+    close_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftObservation:
+    """A verdict of one drift report: about which champion, as of when, and why."""
+
+    as_of: datetime
+    champion_version: int
+    drifted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodePolicy:
+    """How patient to be.
+
+    `cooldown` and `new_evidence_after` are counted in the data's time: a week, because that is what labels need to
+    mature, so that before it is over nothing new could be learned. `retry_after` is the machine's time: a failed run
+    mostly failed for a reason that somebody must mend first.
+    """
+
+    cooldown: timedelta = timedelta(days=7)
+    new_evidence_after: timedelta = timedelta(days=7)
+    retry_after: timedelta = timedelta(hours=1)
+    max_attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeAction:
+    """What to do, and why in words for the sensor's tick.
+
+    "open" opens episode `episode_id` and asks for its first run; "request" asks for run `run_key` of the open episode;
+    "close" closes it; "none" waits.
+    """
+
+    kind: ActionKind
+    reason: str
+    episode_id: int = 0
+    attempt: int = 0
+
+    @property
+    def run_key(self) -> str:
+        """`episode:attempt`. A run key deduplicates for ever, a failed run's too: hence the attempt."""
+        return f"{self.episode_id}:{self.attempt}"
+
+    @property
+    def starts_run(self) -> bool:
+        return self.kind in ("open", "request")
+
+
+def next_action(
+    last: DriftEpisode | None,
+    observation: DriftObservation,
+    *,
+    champion_version: int,
+    now: datetime,
+    last_run: RunState | None = None,
+    training_in_progress: bool = False,
+    policy: EpisodePolicy = EpisodePolicy(),
+) -> EpisodeAction:
+    """Judge the newest verdict against the newest episode.
+
+    `last_run` is the state of the run of the newest attempt, None where no such run is known;
+    `training_in_progress` says that a training runs for any other reason (the weekly schedule, a person).
+    """
+    opened = last if last is not None and last.closed_at is None else None
+    if opened is not None and opened.champion_version != champion_version:
+        return EpisodeAction("close", f"Version {champion_version} was promoted.", opened.episode_id)
+    if observation.champion_version != champion_version:
+        return EpisodeAction(
+            "none",
+            f"The newest verdict is about version {observation.champion_version}; version {champion_version} serves now.",
+        )
+    if not observation.drifted:
+        if opened is None:
+            return EpisodeAction("none", "No drift.")
+        return EpisodeAction("close", "The drift is over.", opened.episode_id)
+    if opened is None:
+        return _first_request(last, observation, training_in_progress, policy)
+    return _further_request(opened, observation, now, last_run, training_in_progress, policy)
+
+
+def _first_request(
+    last: DriftEpisode | None, observation: DriftObservation, training_in_progress: bool, policy: EpisodePolicy
+) -> EpisodeAction:
+    if last is not None and last.closed_at is not None and observation.as_of < last.closed_at + policy.cooldown:
+        until = last.closed_at + policy.cooldown
+        return EpisodeAction("none", f"Drift, but episode {last.episode_id} cools down until {until:%Y-%m-%d %H:%M}.")
+    if training_in_progress:
+        return EpisodeAction("none", "Drift, but a training is already running: its result is waited for.")
+    return EpisodeAction("open", observation.reason, last.episode_id + 1 if last is not None else 1, 1)
+
+
+def _further_request(
+    opened: DriftEpisode,
+    observation: DriftObservation,
+    now: datetime,
+    last_run: RunState | None,
+    training_in_progress: bool,
+    policy: EpisodePolicy,
+) -> EpisodeAction:
+    name = f"Episode {opened.episode_id}"
+    if not opened.attempts:
+        return EpisodeAction("request", observation.reason, opened.episode_id, 1)
+    newest = opened.attempts[-1]
+    state = last_run or newest.outcome
+    if state is None:
+        # Asked for, but no run is known: the asker died in between. The same key again can start one run at most.
+        return EpisodeAction("request", f"{name}: its run was never started.", opened.episode_id, newest.attempt)
+    if state == "running" or training_in_progress:
+        return EpisodeAction("none", f"{name}: its training is running.")
+    if newest.attempt >= policy.max_attempts:
+        return EpisodeAction("none", f"{name}: {newest.attempt} trainings did not end it; a person is needed.")
+    if state == "failed" and now < newest.requested_at + policy.retry_after:
+        return EpisodeAction("none", f"{name}: its run failed; again after {newest.requested_at + policy.retry_after}.")
+    if state == "succeeded" and observation.as_of < newest.as_of + policy.new_evidence_after:
+        return EpisodeAction(
+            "none",
+            f"{name}: its candidate was not promoted; again with the data of {policy.new_evidence_after.days} more days.",
+        )
+    return EpisodeAction("request", observation.reason, opened.episode_id, newest.attempt + 1)

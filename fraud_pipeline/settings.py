@@ -1,0 +1,245 @@
+"""Every setting, in one place: environment variables with the prefix FRAUD_, or the same names in a file `.env`.
+
+Entry points call `load_settings()` once and pass on what a function needs; the domain never sees this module. The
+reference table and `.env.example` are generated from the descriptions below (`fraud_pipeline.settings_reference`).
+Loading makes no directory and opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fraud_pipeline.domain.iso_codes import CURRENCIES
+from fraud_pipeline.errors import SettingsError
+
+PREFIX = "FRAUD_"
+
+
+class Settings(BaseSettings):
+    """What an installation may decide; a default in the description's brackets is derived from another setting."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, protected_namespaces=()
+    )
+
+    home: Path = Field(
+        Path(".fraud"),
+        validate_default=True,
+        description=(
+            "Folder of everything local: data, models, ledger, Dagster's storage. It may be deleted at any time; "
+            "one home holds one world."
+        ),
+    )
+    ledger_url: str = Field(
+        default_factory=lambda seen: f"sqlite:///{seen['home'] / 'ledger.db'}",
+        description="SQLAlchemy address of the ledger (decisions, labels, promotions). [SQLite under the home]",
+    )
+    mlflow_tracking_uri: str = Field(
+        default_factory=lambda seen: f"sqlite:///{seen['home'] / 'mlflow.db'}",
+        description="MLflow tracking and registry address. [SQLite under the home]",
+    )
+    checkpoint_url: str = Field(
+        default_factory=lambda seen: f"file://{seen['home'] / 'checkpoints'}",
+        description="Where state checkpoints are kept, as fsspec understands it: a folder, s3://... [a folder under the home]",
+    )
+
+    currency: str = Field("USD", description="ISO 4217 code of every amount; sums never mix currencies.")
+    time_zone: str = Field("UTC", description="IANA zone in which hour, weekday and night are meant.")
+    label_maturity_days: int = Field(
+        7,
+        ge=1,
+        le=90,
+        description="Days after which a payment without a label counts as legitimate in training and evaluation.",
+    )
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="Seed of everything drawn by chance: simulation, training, bootstrap."
+    )
+
+    customers: int = Field(1_500, ge=1, description="Simulation: customers.")
+    merchants: int = Field(600, ge=1, description="Simulation: merchants.")
+    days: int = Field(120, ge=1, le=3_650, description="Simulation: days of history, ending at last midnight.")
+    rate: float = Field(1.7, gt=0, le=1_000, description="Simulation: payments per customer and day.")
+    fraud_rate: float = Field(0.01, gt=0, lt=0.5, description="Simulation: share of payments that are fraud.")
+
+    model: Literal["xgboost", "random_forest"] = Field("xgboost", description="Classifier of the next training.")
+    imbalance: Literal["none", "weight", "smote"] = Field(
+        "none",
+        description="How training meets the rare class: as it is, by class weights, or by SMOTE inside the training period.",
+    )
+    search_trials: int = Field(
+        0, ge=0, le=1_000, description="Trials of the parameter search before a training; 0 is off."
+    )
+    min_period_days: int = Field(7, ge=1, description="Shortest validation and test period in days.")
+    max_period_days: int = Field(28, ge=1, description="Longest validation and test period in days.")
+    min_period_frauds: int = Field(
+        100, ge=1, description="Frauds that validation and test must each hold; periods grow until they do."
+    )
+
+    alert_budget: float = Field(0.005, gt=0, lt=0.5, description="Share of payments that may become REVIEW or BLOCK.")
+    control_share: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of BLOCKs let through as REVIEW and marked, so that the next model still learns from them.",
+    )
+    review_cost: float = Field(5.0, ge=0, description="Cost of one analyst review, in the currency.")
+    false_block_cost: float = Field(
+        20.0, ge=0, description="Cost of blocking a legitimate payment (friction), in the currency."
+    )
+    fraud_loss_share: float = Field(
+        1.0, gt=0, le=1, description="Share of a fraud's amount that is lost when it passes."
+    )
+
+    min_pr_auc: float = Field(0.15, ge=0, le=1, description="Gate: PR-AUC on the test period at least this.")
+    min_recall: float = Field(0.30, ge=0, le=1, description="Gate: recall at the alert budget at least this.")
+    min_calibration_ratio: float = Field(
+        0.7, gt=0, lt=1, description="Gate: expected over observed frauds among alerts at least this."
+    )
+    max_calibration_ratio: float = Field(
+        1.4, gt=1, description="Gate: expected over observed frauds among alerts at most this."
+    )
+    max_value_loss: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Gate: net value may fall below the champion's by this share, at the lower 95 % bound.",
+    )
+    max_decision_ms: float = Field(
+        1.0, gt=0, description="Gate (warning): p99 of one decision in process, in milliseconds."
+    )
+
+    drift_share: float = Field(0.3, gt=0, le=1, description="Drift: share of the features that must drift.")
+    drift_wasserstein: float = Field(
+        0.1, gt=0, description="Drift: distance in standard deviations at which a numeric feature drifts."
+    )
+    drift_jensen_shannon: float = Field(
+        0.1, gt=0, le=1, description="Drift: distance at which a feature of few values drifts."
+    )
+    drift_prediction: float = Field(0.1, gt=0, description="Drift: distance of the champion's scores.")
+    drift_fraud_rate_ratio: float = Field(
+        2.0, gt=1, description="Drift: how many times the fraud rate may rise or fall among mature labels."
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("ledger_url", "mlflow_tracking_uri", "checkpoint_url")
+    @classmethod
+    def _has_a_scheme(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError(
+                "an address needs a scheme, such as sqlite:///path, postgresql+psycopg://..., file:///path or s3://..."
+            )
+        return value
+
+    @field_validator("currency")
+    @classmethod
+    def _is_a_currency(cls, value: str) -> str:
+        if value not in CURRENCIES:
+            raise ValueError("not an ISO 4217 code, such as USD or EUR")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (
+            KeyError,
+            OSError,
+            ValueError,
+        ) as err:  # unknown, a folder of zones such as "Europe", and not even a name
+            raise ValueError("not an IANA time zone, such as UTC or Europe/Berlin") from err
+        return value
+
+    @model_validator(mode="after")
+    def _periods_fit(self) -> Self:
+        if self.min_period_days > self.max_period_days:
+            raise ValueError(f"{PREFIX}MIN_PERIOD_DAYS must not be above {PREFIX}MAX_PERIOD_DAYS")
+        return self
+
+    @property
+    def source_dir(self) -> Path:
+        """The landed world: what `fraud simulate` or `fraud import` wrote."""
+        return self.home / "source"
+
+    @property
+    def data_dir(self) -> Path:
+        """What the assets materialized, by dataset and day."""
+        return self.home / "data"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Model bundles: as they were made, and as they were fetched from the registry."""
+        return self.home / "bundles"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Drift and other reports for people."""
+        return self.home / "reports"
+
+    @property
+    def plots_dir(self) -> Path:
+        """Plots that the Dagster pages show."""
+        return self.home / "plots"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """MLflow's artifacts, where its server keeps none of its own."""
+        return self.home / "mlartifacts"
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of the embedded stack."""
+        return self.home / "dagster"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Log files of long-running processes."""
+        return self.home / "logs"
+
+
+def load_settings() -> Settings:
+    """Read the environment and `.env`.
+
+    Raises:
+        SettingsError: names every variable that makes no sense, what it holds and the rule it breaks.
+    """
+    try:
+        return Settings()
+    except ValidationError as err:
+        raise SettingsError(
+            _complaint(err), remedy="Correct or unset them; `fraud settings` lists every setting."
+        ) from err
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"(^|://)([^/@:]*):[^/]*@", r"\1\2:***@", address)
+
+
+def _complaint(err: ValidationError) -> str:
+    """One clause per broken setting; a default that could not be derived is the consequence of another one, not a complaint."""
+    clauses = []
+    for problem in err.errors(include_url=False):
+        if problem["type"] == "default_factory_not_called":
+            continue
+        reason = problem["msg"].removeprefix("Value error, ")
+        where = "".join(
+            f"{variable(str(part))}={without_password(str(problem['input']))!r}: " for part in problem["loc"][:1]
+        )
+        clauses.append(where + reason)
+    return "; ".join(clauses)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fraud_pipeline.domain.drift_episode import (
+    DriftAttempt,
+    DriftEpisode,
+    DriftObservation,
+    EpisodeAction,
+    EpisodePolicy,
+    RunState,
+    next_action,
+)
+
+AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
+NOW = datetime(2027, 1, 1, 8, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+DRIFT = DriftObservation(AS_OF, champion_version=3, drifted=True, reason="15 of 30 features drifted")
+CALM = replace(DRIFT, drifted=False, reason="stable")
+POLICY = EpisodePolicy(cooldown=7 * DAY, new_evidence_after=7 * DAY, retry_after=timedelta(hours=1), max_attempts=3)
+
+
+def attempt(number: int, outcome: RunState | None = None, *, as_of: datetime = AS_OF) -> DriftAttempt:
+    return DriftAttempt(number, f"1:{number}", as_of, NOW, outcome)
+
+
+def episode(*attempts: DriftAttempt, **changes: Any) -> DriftEpisode:
+    return replace(DriftEpisode(1, AS_OF, champion_version=3, attempts=attempts), **changes)
+
+
+def act(last: DriftEpisode | None, observation: DriftObservation, *, champion: int = 3, **changes: Any) -> EpisodeAction:
+    return next_action(last, observation, champion_version=champion, policy=POLICY, **{"now": NOW, **changes})
+
+
+def test_without_drift_nothing_happens():
+    assert act(None, CALM).kind == "none"
+
+
+def test_drift_opens_an_episode_and_asks_for_a_run():
+    action = act(None, DRIFT)
+    assert (action.kind, action.run_key, action.starts_run) == ("open", "1:1", True)
+    assert action.reason == "15 of 30 features drifted"
+
+
+def test_a_second_look_at_the_same_verdict_asks_for_nothing():
+    assert act(episode(attempt(1, "running")), DRIFT).kind == "none"
+    assert act(episode(attempt(1)), DRIFT, last_run="running").kind == "none"
+
+
+def test_a_request_whose_run_never_started_is_made_again_under_the_same_key():
+    action = act(episode(attempt(1)), DRIFT)
+    assert (action.kind, action.run_key) == ("request", "1:1")
+
+
+def test_an_episode_opened_just_before_a_crash_still_gets_its_first_run():
+    action = act(episode(), DRIFT)
+    assert (action.kind, action.run_key) == ("request", "1:1")
+
+
+def test_another_training_is_waited_for():
+    assert "already running" in act(None, DRIFT, training_in_progress=True).reason
+    assert act(episode(attempt(1, "failed")), DRIFT, now=NOW + DAY, training_in_progress=True).kind == "none"
+
+
+def test_a_failed_run_is_tried_again_after_a_while_and_not_for_ever():
+    failed = episode(attempt(1, "failed"))
+    assert act(failed, DRIFT, now=NOW + timedelta(minutes=59)).kind == "none"
+    assert act(failed, DRIFT, now=NOW + timedelta(hours=1)).run_key == "1:2"
+    last = act(episode(attempt(1, "failed"), attempt(2, "failed"), attempt(3, "failed")), DRIFT, now=NOW + DAY)
+    assert (last.kind, "a person is needed" in last.reason) == ("none", True)
+
+
+def test_a_candidate_that_was_not_promoted_is_tried_again_only_with_new_data():
+    unpromoted = episode(attempt(1, "succeeded"))
+    assert act(unpromoted, DRIFT, now=NOW + 30 * DAY).kind == "none"
+    later = replace(DRIFT, as_of=AS_OF + 7 * DAY)
+    assert act(unpromoted, later, now=NOW + timedelta(minutes=1)).run_key == "1:2"
+
+
+def test_the_state_that_the_runner_knows_counts_before_the_one_written_down():
+    assert act(episode(attempt(1, "running")), DRIFT, last_run="failed", now=NOW + DAY).run_key == "1:2"
+
+
+def test_a_promotion_closes_the_episode_whatever_the_verdict():
+    for observation in (DRIFT, CALM, replace(DRIFT, champion_version=4)):
+        action = act(episode(attempt(1, "succeeded")), observation, champion=4)
+        assert (action.kind, action.episode_id, action.reason) == ("close", 1, "Version 4 was promoted.")
+
+
+def test_the_end_of_the_drift_closes_the_episode():
+    action = act(episode(attempt(1, "failed")), CALM)
+    assert (action.kind, action.reason) == ("close", "The drift is over.")
+
+
+def test_a_verdict_about_an_old_champion_says_nothing_of_the_new_one():
+    closed = episode(attempt(1, "succeeded"), closed_at=AS_OF, close_reason="Version 4 was promoted.")
+    action = act(closed, DRIFT, champion=4)
+    assert (action.kind, "about version 3" in action.reason) == ("none", True)
+
+
+def test_after_an_episode_drift_is_left_alone_until_it_has_cooled_down():
+    closed = episode(attempt(1, "succeeded"), closed_at=AS_OF)
+    assert "cools down until 2026-05-08" in act(closed, replace(DRIFT, as_of=AS_OF + 6 * DAY)).reason
+    again = act(closed, replace(DRIFT, as_of=AS_OF + 7 * DAY))
+    assert (again.kind, again.run_key) == ("open", "2:1")
+
+
+@pytest.mark.parametrize("ticks_per_day", [1, 24])
+def test_a_drift_that_no_training_ends_costs_three_runs_at_most(ticks_per_day: int):
+    """Sixty days of ticks against a small fake of the ledger and of Dagster: every run succeeds, none is promoted."""
+    state: DriftEpisode | None = None
+    runs: list[str] = []
+    for tick in range(60 * ticks_per_day):
+        seen = replace(DRIFT, as_of=AS_OF + DAY * (tick // ticks_per_day))
+        action = act(state, seen, now=NOW + tick * DAY / ticks_per_day, last_run="succeeded" if runs else None)
+        if action.kind == "open":
+            state = DriftEpisode(action.episode_id, seen.as_of, 3)
+        if action.starts_run:
+            assert state is not None
+            runs.append(action.run_key)
+            made = DriftAttempt(action.attempt, action.run_key, seen.as_of, NOW)
+            state = replace(state, attempts=(*state.attempts, made))
+    assert runs == ["1:1", "1:2", "1:3"]
