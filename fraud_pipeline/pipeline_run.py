@@ -77,7 +77,7 @@ def run_pipeline(
         as_of=as_of,
         shuffle_labels=shuffle_labels,
         now=datetime.now(UTC),
-        progress=progress or (lambda stage, done, total: None),
+        progress=progress or _unseen,
     )
 
 
@@ -88,3 +88,7 @@ def export_training_set(settings: Settings, *, as_of: date, path: Path) -> dict[
 
     builder = resources_for(settings)["builder"]
     return write_training_set(builder, as_of=as_of, path=path)
+
+
+def _unseen(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""

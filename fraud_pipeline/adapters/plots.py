@@ -136,7 +136,7 @@ def value_against_threshold(curve: ValueCurve, *, budget: float) -> bytes:
     axis.axhline(0, color=MUTED, linewidth=0.8)
     axis.xaxis.set_major_formatter(_percent)
     _label(axis, "payments alerted, from the most suspect down", "net value per 1,000 payments")
-    axis.margins(x=0.01)
+    axis.margins(x=0.01, y=0.14)
     return _png(figure)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fraud_pipeline.commands.output import Json, emit, field_table, progress, remark, rows_table
+from fraud_pipeline.commands.output import Json, emit, field_table, gate_tables, progress, remark, rows_table
 
 if TYPE_CHECKING:
     from fraud_pipeline.adapters.model_registry import ModelRegistry
@@ -18,7 +18,12 @@ models = typer.Typer(help="Registered models: list, show, promote, roll back.", 
 SHOWN = ("pr_auc", "roc_auc", "recall", "net_value")
 """Metrics worth a column in the list."""
 
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or champion, or challenger.")]
+ALIASES = ("champion", "challenger", "candidate")
+"""The one that serves, the one in shadow, and the one that was judged last."""
+
+Version = Annotated[
+    str, typer.Argument(metavar="VERSION", help="A version's number, or champion, challenger or candidate.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the promotion for ever.")]
 
 
@@ -169,21 +174,22 @@ def rethreshold(
     with progress("Choosing thresholds"):
         made = choose_anew(settings, find_version(registry, version))
     emit(_detail(made), as_json=as_json, tables=lambda: _version_tables(made))
+    raise typer.Exit(0 if made.verdict == "passed" else 1)
 
 
 def find_version(registry: ModelRegistry, name: str) -> RegisteredVersion:
     """A version by its number or alias. Raises NotFound, or InputError for what is neither."""
     from fraud_pipeline.errors import InputError, NotFound
 
-    if name in ("champion", "challenger"):
-        found = registry.champion() if name == "champion" else registry.challenger()
+    if name in ALIASES:
+        found = next((version for version in registry.versions() if name in version.aliases), None)
         if found is None:
             raise NotFound(
                 f"There is no {name}.", remedy="`fraud models list` shows what there is; `fraud run` trains one."
             )
         return found
     if not name.isdecimal():
-        raise InputError(f"{name!r} is no version.", remedy="Give a number, or champion, or challenger.")
+        raise InputError(f"{name!r} is no version.", remedy=f"Give a number, or {', '.join(ALIASES)}.")
     return registry.version(int(name))
 
 
@@ -235,13 +241,7 @@ def _version_tables(version: RegisteredVersion) -> Iterator[Any]:
         }
     )
     if version.gates is not None:
-        yield rows_table(
-            ("gate", "result", "value", "limit", "why"),
-            [
-                (g.name, "passed" if g.passed else g.severity, g.value, g.limit, g.explanation)
-                for g in version.gates.results
-            ],
-        )
+        yield from gate_tables(version.gates.results)
     yield rows_table(
         ("metric", "value [95 % interval]"), [(name, _interval(value)) for name, value in version.metrics.items()]
     )

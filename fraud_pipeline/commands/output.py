@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from typing import Annotated, Any
 
 import typer
+
+FILE_WIDTH = 160
+"""Where nobody has a terminal, tables may be as wide as they need."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Report = Callable[[int, int], None]
@@ -22,7 +25,9 @@ def emit(result: Mapping[str, Any], *, as_json: bool, tables: Callable[[], Itera
         return
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    console = (
+        Console(highlight=False) if sys.stdout.isatty() else Console(soft_wrap=True, highlight=False, width=FILE_WIDTH)
+    )
     for renderable in tables() if tables is not None else (field_table(result),):
         console.print(renderable)
 
@@ -82,6 +87,18 @@ def day_of(text: str, option: str) -> date:
         return date.fromisoformat(text)
     except ValueError as err:
         raise InputError(f"{option} {text!r} is not a date.", remedy="Write it as 2026-03-01.") from err
+
+
+def gate_tables(gates: Iterable[Any]) -> Iterator[Any]:
+    """Gate results: a table, and in words why one failed or warned."""
+    held = list(gates)
+    outcomes = {True: "passed", False: "FAILED"}
+    rows = [
+        (g.name, "warned" if not g.passed and g.severity.startswith("warn") else outcomes[g.passed], g.value, g.limit)
+        for g in held
+    ]
+    yield rows_table(("gate", "result", "value", "limit"), rows)
+    yield from (f"[bold]{text(g.name)}[/bold]: {text(g.explanation)}" for g in held if not g.passed)
 
 
 def text(value: Any) -> str:

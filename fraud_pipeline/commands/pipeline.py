@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fraud_pipeline.commands.output import Json, day_option, emit, field_table, remark, rows_table, stages
+from fraud_pipeline.commands.output import Json, day_option, emit, field_table, gate_tables, remark, rows_table, stages
 
 if TYPE_CHECKING:
     from fraud_pipeline.settings import Settings
@@ -58,12 +58,7 @@ def run(
             shuffle_labels=shuffle_labels,
             progress=report,
         )
-    gates = [(g.name, "passed" if g.passed else "FAILED", g.value, g.limit, g.explanation) for g in outcome.gates]
-    emit(
-        vars(outcome),
-        as_json=as_json,
-        tables=lambda: iter([rows_table(("gate", "result", "value", "limit", "why"), gates)] if gates else []),
-    )
+    emit(vars(outcome), as_json=as_json, tables=lambda: gate_tables(outcome.gates) if outcome.gates else iter(()))
     remark(outcome.sentence)
     raise typer.Exit(1 if train and not outcome.promoted else 0)
 

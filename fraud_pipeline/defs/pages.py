@@ -30,6 +30,13 @@ def link(path: Path) -> dg.UrlMetadataValue:
     return dg.MetadataValue.url(path.absolute().as_uri())
 
 
+def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> dg.UrlMetadataValue | dg.TextMetadataValue:
+    """An MLflow run: a link where a server shows it, else how to look at it."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return dg.MetadataValue.url(f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}")
+    return dg.MetadataValue.text(f"{run_id} (mlflow ui --backend-store-uri {tracking_uri})")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""

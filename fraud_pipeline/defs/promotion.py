@@ -1,5 +1,6 @@
 """From fitted models to a champion, through the gates."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
@@ -10,6 +11,7 @@ import dagster as dg
 
 from fraud_pipeline.adapters.candidate import (
     EVALUATION_BUNDLE,
+    Candidate,
     build_candidate,
     compare_with_champion,
     judge_candidate,
@@ -17,10 +19,12 @@ from fraud_pipeline.adapters.candidate import (
 from fraud_pipeline.adapters.champion import load_opponent
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_store import ModelStore
+from fraud_pipeline.adapters.parquet_files import whole_file
+from fraud_pipeline.adapters.plots import evaluation_plots
 from fraud_pipeline.adapters.promotions import promote
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
-from fraud_pipeline.defs.pages import OWNERS, table
+from fraud_pipeline.defs.pages import OWNERS, plot, run_link, table
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
 from fraud_pipeline.domain.gates import REQUIRED_GATES, GateSettings
 from fraud_pipeline.domain.promotion import GateEvidence
@@ -74,7 +78,9 @@ def candidate_bundle(
     verdict = registry.record_gates(version.version, evidence)
     registry.set_alias(CANDIDATE, version.version)
     metrics = candidate.judgement.evaluation.metrics
-    mlflow.log_metrics({f"evaluation.{name}": metric.value for name, metric in metrics.items() if metric.value == metric.value})
+    plots = _plots(candidate, folder=settings.plots_dir / version.fingerprint[:16], budget=settings.alert_budget)
+    mlflow.log_artifacts(str(settings.plots_dir / version.fingerprint[:16]), "plots")
+    mlflow.log_metrics({f"evaluation.{name}": m.value for name, m in metrics.items() if math.isfinite(m.value)})
     return dg.MaterializeResult(
         metadata={
             "version": version.version,
@@ -83,6 +89,8 @@ def candidate_bundle(
             "compared with": f"version {opponent.version}" if opponent else "no champion yet",
             "gates": table([_gate_row(result) for result in results]),
             "metrics": table([_metric_row(name, metric) for name, metric in metrics.items()]),
+            "MLflow run": run_link(settings.mlflow_tracking_uri, registry.experiment_id, run_id),
+            **{name.replace("_", " "): plot(png, title=name) for name, png in plots.items()},
             "model card": dg.MetadataValue.md(candidate.bundle.model_card()),
         }
     )
@@ -162,6 +170,21 @@ def gate_settings(settings: Settings) -> GateSettings:
         value_loss=settings.max_value_loss,
         max_decision_ms=settings.max_decision_ms,
     )
+
+
+def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, bytes]:
+    """Draw the evaluation and keep the pictures in `folder`."""
+    judgement = candidate.judgement
+    plots = evaluation_plots(
+        judgement.evaluation,
+        thresholds=judgement.evaluation_thresholds,
+        importance=candidate.bundle.facts.importance,
+        budget=budget,
+    )
+    for name, png in plots.items():
+        with whole_file(folder / f"{name}.png", durable=False) as file:
+            file.write(png)
+    return plots
 
 
 def _gate_row(result: Any) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from fraud_pipeline.adapters.day_plots import periods, ranked_bars
+from fraud_pipeline.adapters.day_plots import periods
 from fraud_pipeline.adapters.model_store import ModelStore
+from fraud_pipeline.adapters.plots import feature_importance
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingSet, TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plot, table
@@ -20,9 +22,14 @@ from fraud_pipeline.domain.training import Recipe
 from fraud_pipeline.settings import Settings
 
 
+ROWS_PER_THREAD = 50_000
+
+
 class TrainingSetConfig(dg.Config):
-    """`as_of` (YYYY-MM-DD): what was known at that midnight; empty for the newest day. `shuffle_labels` is a fire drill:
-    the model learns from labels dealt at random, and the gates must stop it."""
+    """`as_of` (YYYY-MM-DD): what was known at that midnight; empty for the newest day.
+
+    `shuffle_labels` is a fire drill: the model learns from labels dealt at random, and the gates must stop it.
+    """
 
     as_of: str = ""
     shuffle_labels: bool = False
@@ -73,11 +80,13 @@ def xgboost_model(
     context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
     models: dg.ResourceParam[ModelStore], settings: dg.ResourceParam[Settings], mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult[None]:  # fmt: skip
-    """The classifier, twice: fitted on the training period for the gates to judge, and refitted through the newest mature
-    day to be served. (A random forest instead, where FRAUD_MODEL says so.)
+    """The classifier, twice: fitted on the training period for the gates to judge, and again for serving.
+
+    The second fit goes through the newest mature day. Where FRAUD_MODEL says so it is a random forest instead.
     """
     chosen = training_sets.read(training_sets.newest())
-    pair = train_classifiers(chosen.data, chosen.split, settings=experiment_settings(settings))
+    experiment = replace(experiment_settings(settings), threads=useful_threads(len(chosen.data)))
+    pair = train_classifiers(chosen.data, chosen.split, settings=experiment)
     models.write(chosen.fingerprint, "xgboost_model", pair, options=recipe_options(settings))
     recipe = pair.evaluation.recipe
     parameters = {"kind": recipe.kind, "imbalance": recipe.imbalance, "trees": pair.evaluation.n_trees, **recipe.resolved()}
@@ -89,9 +98,7 @@ def xgboost_model(
             "trees": pair.evaluation.n_trees,
             "recipe": table([{"parameter": name, "value": value} for name, value in parameters.items()]),
             "search": table(list(pair.trials)),
-            "importance": plot(
-                ranked_bars(pair.served.importance(), title="Share of the gain"), title="feature importance"
-            ),
+            "importance": plot(feature_importance(pair.served.importance()), title="feature importance"),
         }
     )
 
@@ -107,7 +114,8 @@ def isolation_forest_model(
     has shown yet.
     """
     chosen = training_sets.read(training_sets.newest())
-    pair = train_detectors(chosen.data, chosen.split, settings=experiment_settings(settings))
+    experiment = replace(experiment_settings(settings), threads=useful_threads(len(chosen.data)))
+    pair = train_detectors(chosen.data, chosen.split, settings=experiment)
     models.write(chosen.fingerprint, "isolation_forest_model", pair, options=recipe_options(settings))
     forest = pair.served.forest
     mlflow.log_params({"detector.trees": len(forest.estimators_), "detector.sample": forest.max_samples_})
@@ -141,7 +149,7 @@ def experiment_settings(settings: Settings) -> ExperimentSettings:
         search_trials=settings.search_trials,
         control_share=settings.control_share,
         seed=settings.seed,
-        threads=available_threads(),
+        threads=useful_threads(ROWS_PER_THREAD),
     )
 
 
@@ -162,9 +170,10 @@ def recipe_tag(settings: Settings) -> str:
     return json.dumps({**recipe_options(settings), **limits}, sort_keys=True)
 
 
-def available_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def useful_threads(rows: int) -> int:
+    """The cores that this process may use, and no more than there is work for: small fits lose by waiting for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, rows // ROWS_PER_THREAD))
 
 
 def _period(name: str, span: Any, made: TrainingSet) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def draw_curves(data: LearningData, raw: np.ndarray, probability: np.ndarray, *,
     ends = np.flatnonzero(np.r_[np.diff(raw[order]) != 0, True])
     tp = np.cumsum((weight * data.is_fraud)[order])[ends]
     fp = np.cumsum((weight * ~data.is_fraud)[order])[ends]
-    recall, precision = _thin(tp / tp[-1], tp / (tp + fp))
+    share = tp / (tp + fp)
+    recall, precision = _thin(np.r_[0.0, tp / tp[-1]], np.r_[share[0], share])
     tpr, fpr = _thin(np.r_[0.0, tp / tp[-1]], np.r_[0.0, fp / fp[-1]])
     bins = calibration_bins(probability, weight)
     sums = [

@@ -54,11 +54,18 @@ class Measures:
         return self.current_missing - self.reference_missing
 
 
-def measure(reference: NDArray[np.floating], current: NDArray[np.floating]) -> Measures:
-    """Compare two samples (1-dimensional, NaN where missing, neither empty)."""
+def measure(
+    reference: NDArray[np.floating], current: NDArray[np.floating], *, rows_per_entity: float = 1.0
+) -> Measures:
+    """Compare two samples (1-dimensional, NaN where missing, neither empty).
+
+    `rows_per_entity` is how many rows repeat each other (a customer's payments share its habits): the p-values take that
+    many for one.
+    """
     before, now = _present(reference), _present(current)
     missing = (1 - len(before) / len(reference), 1 - len(now) / len(current))
-    p = proportions_differ((len(reference) - len(before), len(reference)), (len(current) - len(now), len(current)))
+    gone = (len(reference) - len(before), len(current) - len(now))
+    p = proportions_differ((gone[0], len(reference)), (gone[1], len(current)), cluster=rows_per_entity)
     if not len(before) or not len(now):
         means = (before.mean() if len(before) else np.nan, now.mean() if len(now) else np.nan)
         return Measures("wasserstein", 0.0, 0.0, 1.0, 0.0, 0.0, float(means[0]), float(means[1]), *missing, p)
@@ -69,7 +76,7 @@ def measure(reference: NDArray[np.floating], current: NDArray[np.floating]) -> M
         stattest="jensenshannon" if discrete else "wasserstein",
         psi=_psi(*shares, len(before), len(now)),
         ks=ks,
-        ks_p=_ks_p(ks, len(before), len(now)),
+        ks_p=_ks_p(ks, len(before) / rows_per_entity, len(now) / rows_per_entity),
         wasserstein=_normed_wasserstein(before, now),
         jensen_shannon=_jensen_shannon(*shares),
         reference_mean=float(before.mean()),
@@ -80,13 +87,16 @@ def measure(reference: NDArray[np.floating], current: NDArray[np.floating]) -> M
     )
 
 
-def proportions_differ(one: tuple[int, int], other: tuple[int, int]) -> float:
-    """Two-sided p-value of the z-test for two proportions, each (count, of); 1 where nothing can be said."""
+def proportions_differ(one: tuple[int, int], other: tuple[int, int], *, cluster: float = 1.0) -> float:
+    """Two-sided p-value of the z-test for two proportions, each (count, of); 1 where nothing can be said.
+
+    `cluster` is how many counts come together: the variance is that many times the one of independent ones.
+    """
     (k, n), (j, m) = one, other
     if not n or not m:
         return 1.0
     pooled = (k + j) / (n + m)
-    variance = pooled * (1 - pooled) * (1 / n + 1 / m)
+    variance = pooled * (1 - pooled) * (1 / n + 1 / m) * cluster
     if variance <= 0:
         return 1.0
     return erfc(abs(k / n - j / m) / sqrt(2 * variance))
@@ -148,7 +158,7 @@ def _ks_statistic(before: Floats, now: Floats) -> float:
     return float(np.abs(_steps(before, now)[1]).max())
 
 
-def _ks_p(statistic: float, n: int, m: int) -> float:
+def _ks_p(statistic: float, n: float, m: float) -> float:
     """Asymptotic p-value (Stephens 1970; Numerical Recipes 14.3); on the safe side for numbers with ties."""
     root = sqrt(n * m / (n + m))
     x = (root + 0.12 + 0.11 / root) * statistic

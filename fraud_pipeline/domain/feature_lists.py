@@ -34,7 +34,7 @@ def unowned(_typing_context, array):
 
 
 @intrinsic
-def prefetch(_typing_context, array, index, byte):
+def prefetch(_typing_context, array, index, byte):  # noqa: ARG001  # numba hands `byte` to the code generator
     """Ask the processor for the cache line that holds this byte of this row; changes nothing."""
 
     def codegen(context, builder, signature, args):
@@ -71,7 +71,7 @@ def borrowed(state):
 
 @compiled
 def block_class(words):
-    """k of the smallest block of 2**k words that holds so many."""
+    """K of the smallest block of 2**k words that holds so many."""
     k = 3
     while (1 << k) < words:
         k += 1

@@ -1,7 +1,7 @@
 """Snapshots of feature state: canonical bytes, with what no later event can reach left out.
 
-Layout: magic, the length of a JSON header (8 bytes, little endian), the header, the ids, the arrays. The header holds the
-SHA-256 of what follows it. Customers are in the order of their ids and entities by kind and id, so two states made of the
+Layout: magic, SHA-256 of all that follows (32 bytes), the length of a JSON header (8 bytes, little endian), the header, the
+ids, the arrays. Customers are in the order of their ids and entities by kind and id, so two states made of the
 same log give the same bytes, whoever computed them.
 """
 
@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from fraud_pipeline.domain.feature_kernels import derive_customer
 from fraud_pipeline.domain.feature_layout import (
     DAY_WORDS,
-    ENTITY_KINDS,
     EVENT_WORDS,
     MARK_WORDS,
     MINUTE_WORDS,
@@ -31,6 +29,7 @@ from fraud_pipeline.domain.feature_layout import (
     empty_arrays,
 )
 from fraud_pipeline.domain.feature_lists import entry_point, pair_slot, push
+from fraud_pipeline.domain.feature_own_history import derive_customer
 from fraud_pipeline.domain.feature_spec import SCHEMA_HASH, STATE_HORIZON_US
 from fraud_pipeline.errors import StateError
 
@@ -40,7 +39,16 @@ if TYPE_CHECKING:
 MAGIC: Final = b"fraud-feature-state-1\n"
 _CUSTOMER_STRIDES: Final = np.array([EVENT_WORDS, DAY_WORDS], np.int64)
 _ENTITY_STRIDES: Final = np.array([MINUTE_WORDS, MINUTE_WORDS, MARK_WORDS], np.int64)
-_CUSTOMER_FACTS: Final = ("hash", "first_time", "last_time", "last_device", "last_country", "latitude", "longitude", "located_at")
+_CUSTOMER_FACTS: Final = (
+    "hash",
+    "first_time",
+    "last_time",
+    "last_device",
+    "last_country",
+    "latitude",
+    "longitude",
+    "located_at",
+)
 _ENTITY_FACTS: Final = ("kind", "folded", "settled", "touched")
 _SAVED: Final = ("heap", "allocator", "clock", "customers", "customer_lists", "entities", "entity_lists")
 
@@ -100,7 +108,9 @@ def compacted(state: FeatureState) -> FeatureState:
 
     arrays, oldest = state.arrays, state.watermark_us - FORGET_AFTER_US
     last = arrays.customers["last_time"]
-    people = sorted((name, slot) for name, slot in state.customers.items() if last[slot] != NEVER and last[slot] >= oldest)
+    people = sorted(
+        (name, slot) for name, slot in state.customers.items() if last[slot] != NEVER and last[slot] >= oldest
+    )
     kept = np.array([slot for _, slot in people], np.int64)
     keys, times = _live_pairs(arrays, kept)
     alive = _alive_entities(arrays, kept, keys, oldest)
@@ -108,20 +118,20 @@ def compacted(state: FeatureState) -> FeatureState:
     order = np.array([slot for slots in shared for _, slot in slots], np.int64)
     renamed = np.full(len(arrays.entities) + 1, NOTHING, np.int64)
     renamed[order] = np.arange(len(order))
-    names: list[dict[str, int]] = []
-    for slots in shared:
-        names.append({name: int(renamed[slot]) for name, slot in slots})
+    names = tuple({name: int(renamed[slot]) for name, slot in slots} for slots in shared)
     fresh = _copied(arrays, kept, order, renamed)
     customers = {name: i for i, (name, _) in enumerate(people)}
     person = np.full(len(arrays.customers), NOTHING, np.int64)
     person[kept] = np.arange(len(kept))
     fresh = _with_pairs(fresh, (person[keys >> 32] << 32) | renamed[keys & 0xFFFFFFFF], times)
-    compact = FeatureState(fresh, customers, tuple(names), state.time_zone)
+    compact = FeatureState(fresh, customers, names, state.time_zone)
     _derive_all(fresh, len(customers))
     return compact
 
 
-def _live_pairs(arrays: FeatureArrays, kept: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _live_pairs(
+    arrays: FeatureArrays, kept: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Keys and times of the pairs that the kept customers can still look back at."""
     pairs = arrays.pairs[arrays.pairs[:, 0] != NOTHING]
     known = np.zeros(len(arrays.customers), bool)
@@ -147,9 +157,14 @@ def _alive_entities(
 
 
 def _copied(
-    arrays: FeatureArrays, customers: npt.NDArray[np.int64], entities: npt.NDArray[np.int64], renamed: npt.NDArray[np.int64]
+    arrays: FeatureArrays,
+    customers: npt.NDArray[np.int64],
+    entities: npt.NDArray[np.int64],
+    renamed: npt.NDArray[np.int64],
 ) -> FeatureArrays:
-    words = _words(arrays.customer_lists, customers, _CUSTOMER_STRIDES) + _words(arrays.entity_lists, entities, _ENTITY_STRIDES)
+    words = _words(arrays.customer_lists, customers, _CUSTOMER_STRIDES) + _words(
+        arrays.entity_lists, entities, _ENTITY_STRIDES
+    )
     fresh = empty_arrays(max(len(customers), 1), max(len(entities), 1), max(words, 1))
     for name in _CUSTOMER_FACTS:
         fresh.customers[name][: len(customers)] = arrays.customers[name][customers]
@@ -158,8 +173,26 @@ def _copied(
     for name in _ENTITY_FACTS:
         fresh.entities[name][: len(entities)] = arrays.entities[name][entities]
     nothing = np.empty(0, np.int64)
-    _copy_lists(arrays.heap, arrays.customer_lists, customers, _CUSTOMER_STRIDES, fresh.heap, fresh.allocator, fresh.customer_lists, renamed)
-    _copy_lists(arrays.heap, arrays.entity_lists, entities, _ENTITY_STRIDES, fresh.heap, fresh.allocator, fresh.entity_lists, nothing)
+    _copy_lists(
+        arrays.heap,
+        arrays.customer_lists,
+        customers,
+        _CUSTOMER_STRIDES,
+        fresh.heap,
+        fresh.allocator,
+        fresh.customer_lists,
+        renamed,
+    )
+    _copy_lists(
+        arrays.heap,
+        arrays.entity_lists,
+        entities,
+        _ENTITY_STRIDES,
+        fresh.heap,
+        fresh.allocator,
+        fresh.entity_lists,
+        nothing,
+    )
     fresh.clock[:] = arrays.clock
     fresh.clock[STAMP] = 0
     return fresh
@@ -209,10 +242,10 @@ def snapshotted(state: FeatureState) -> bytes:
         "entities": [len(slots) for slots in compact.entities],
         "ids": len(ids),
         "arrays": [[name, array.shape] for name, array in saved.items()],
-        "sha256": hashlib.sha256(body).hexdigest(),
     }
     text = json.dumps(header, sort_keys=True).encode()
-    return MAGIC + len(text).to_bytes(8, "little") + text + body
+    content = len(text).to_bytes(8, "little") + text + body
+    return MAGIC + hashlib.sha256(content).digest() + content
 
 
 def restored(snapshot: bytes) -> FeatureState:
@@ -248,16 +281,16 @@ def _opened(snapshot: bytes) -> tuple[dict[str, Any], bytes]:
     remedy = "Take an older checkpoint, or rebuild the state by replaying its log."
     if not snapshot.startswith(MAGIC):
         raise StateError("These bytes are not a feature state snapshot.", remedy=remedy)
-    start = len(MAGIC) + 8
-    length = int.from_bytes(snapshot[len(MAGIC) : start], "little")
-    try:
-        header = json.loads(snapshot[start : start + length])
-        digest, schema, kinds = header["sha256"], header["schema"], header["entities"]
-    except (ValueError, KeyError, TypeError) as err:
-        raise StateError("The snapshot's header cannot be read.", remedy=remedy) from err
-    if schema != SCHEMA_HASH:
-        raise StateError(f"The snapshot is of feature schema {schema}, this code computes {SCHEMA_HASH}.", remedy="Rebuild the state by replaying its log.")
-    body = snapshot[start + length :]
-    if hashlib.sha256(body).hexdigest() != digest or len(kinds) != len(ENTITY_KINDS):
-        raise StateError("The snapshot is not whole: its SHA-256 differs from the one it was written with.", remedy=remedy)
-    return header, body
+    digest, content = snapshot[len(MAGIC) : len(MAGIC) + 32], snapshot[len(MAGIC) + 32 :]
+    if hashlib.sha256(content).digest() != digest:
+        raise StateError(
+            "The snapshot is not whole: its SHA-256 differs from the one it was written with.", remedy=remedy
+        )
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    if header["schema"] != SCHEMA_HASH:
+        raise StateError(
+            f"The snapshot is of feature schema {header['schema']}, this code computes {SCHEMA_HASH}.",
+            remedy="Rebuild the state by replaying its log.",
+        )
+    return header, content[8 + length :]

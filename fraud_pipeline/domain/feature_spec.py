@@ -89,7 +89,9 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 
 def _amount() -> list[Feature]:
     def of(name: str, unit: str, window: str, meaning: str, missing: str = "never", **more: tuple[str, ...]) -> Feature:
-        return Feature(name, "amount", "customer" if "customer" in name else "transaction", unit, window, meaning, missing, **more)
+        return Feature(
+            name, "amount", "customer" if "customer" in name else "transaction", unit, window, meaning, missing, **more
+        )
 
     return [
         of("amount", "currency", "now", "The payment's amount", aliases=("amount",)),

@@ -101,7 +101,9 @@ class StateCounts:
 class FeatureState:
     """The live state of all entities: `read` before an event, then `update` with it, in log order."""
 
-    def __init__(self, arrays: FeatureArrays, customers: dict[str, int], entities: tuple[dict[str, int], ...], time_zone: str) -> None:
+    def __init__(
+        self, arrays: FeatureArrays, customers: dict[str, int], entities: tuple[dict[str, int], ...], time_zone: str
+    ) -> None:
         self.arrays = arrays
         self.customers = customers
         self.entities = entities

@@ -19,6 +19,7 @@ from fraud_pipeline.domain.simulation_catalogue import (
     CATEGORY_HOURS,
     CATEGORY_LOG_MEDIAN,
     CATEGORY_SPREAD,
+    CATEGORY_WAY,
     CATEGORY_WIDTH,
     CITY_COUNTRY,
     CITY_PLACE,
@@ -30,7 +31,7 @@ from fraud_pipeline.domain.simulation_catalogue import (
 from fraud_pipeline.domain.simulation_chance import Bools, Floats, Hashes, Ints
 from fraud_pipeline.domain.simulation_drift import Levels
 from fraud_pipeline.domain.simulation_payments import DAY_S, HONEST, DEVICE_BITS, Payments
-from fraud_pipeline.domain.simulation_population import EXPLORE, Population, usual_slot
+from fraud_pipeline.domain.simulation_population import EXPLORE, STRANGERS, Population, usual_slot
 
 WEEKDAYS: Final = (0.95, 0.93, 0.95, 1.00, 1.14, 1.15, 0.88)
 MONTHS: Final = (0.93, 0.94, 0.98, 0.99, 1.00, 1.02, 1.03, 1.00, 0.98, 0.99, 1.03, 1.20)
@@ -45,6 +46,9 @@ VERIFICATION: Final = 0.004
 """Share of online payments of 0, by which a shop checks a card."""
 COUNTRY_MISSING: Final = 0.02
 ONLINE_PLACE: Final = 0.5
+RARE_SHOP: Final = 0.10
+RARE_SHOP_AWAY: Final = 0.30
+"""Share of first visits, at home and on a journey, that go to a merchant of the long tail."""
 VPN: Final = 0.015
 NO_DEVICE: Final = 0.10
 ODD_DEVICE: Final = 0.012
@@ -105,7 +109,8 @@ def hours_of(category: Ints, shift_h: Floats, rng: np.random.Generator) -> Float
 def ordinary_amounts(world: Population, customer: Ints, merchant: Ints, category: Ints, rng: np.random.Generator) -> Floats:
     """Log-normal by category, customer and merchant; major units."""
     spread = CATEGORY_SPREAD[category] * rng.standard_normal(len(category))
-    return np.exp(CATEGORY_LOG_MEDIAN[category] + world.customers.spend[customer] + world.merchants.price[merchant] + spread)
+    price = world.merchants.price[world.merchants.model(merchant)]
+    return np.exp(CATEGORY_LOG_MEDIAN[category] + world.customers.spend[customer] + price + spread)
 
 
 def honest_payments(world: Population, today: Today) -> Payments:
@@ -118,7 +123,7 @@ def honest_payments(world: Population, today: Today) -> Payments:
     customer = _who_pays(world, today, rng)
     way = _ways(world, today, customer, rng)
     merchant = _shops(world, customer, way, away[customer], rng)
-    category = world.merchants.category[merchant]
+    category = world.merchants.category[world.merchants.model(merchant)]
     kept = rng.random(len(customer)) < 1 - today.level.covid * (1 - _COVID_LEFT[category])
     customer, way, merchant, category = (column[kept] for column in (customer, way, merchant, category))
     seconds = _moments(world, today, customer, category, rng)
@@ -169,6 +174,8 @@ def _shops(world: Population, customer: Ints, way: Ints, city: Ints, rng: np.ran
     explores = (rng.random(n) < EXPLORE[way]) | abroad
     u = rng.random(n)
     merchant = world.merchants.pick(world.pools(way, city), u)
+    rare = explores & (rng.random(n) < np.where(abroad, RARE_SHOP_AWAY, RARE_SHOP))
+    merchant = np.where(rare, world.merchants.stranger(merchant, rng.integers(0, STRANGERS, n)), merchant)
     for w in range(WAYS):
         rows = np.flatnonzero((way == w) & ~explores)
         merchant[rows] = world.customers.usual[w][customer[rows], usual_slot(w, u[rows])]
@@ -189,7 +196,7 @@ def _amounts(
 ) -> Floats:
     n = len(customer)
     amount = ordinary_amounts(world, customer, merchant, category, rng)
-    way = world.merchants.way[merchant]
+    way = CATEGORY_WAY[category]
     goods = (way == POS) | (way == ONLINE)
     if today.date.month == 12:
         amount = np.where(goods, amount * GIFT_AMOUNTS, amount)
@@ -220,16 +227,16 @@ def places(
     world: Population, customer: Ints, merchant: Ints, way: Ints, city: Ints, rng: np.random.Generator
 ) -> tuple[Ints, Floats, Floats]:
     """Country and coordinates: of the shop; online of the customer's connection from `city`; of a transfer no coordinates."""
-    n = len(customer)
+    n, shop = len(customer), world.merchants.model(merchant)
     u, v, w = rng.random((3, n))
     foreign = CITY_COUNTRY[(w * world.cities).astype(np.int64)]
     connection = np.where((way == ONLINE) & (u < VPN), foreign, CITY_COUNTRY[city])
     physical = (way == POS) | (way == ATM)
-    country = np.where(physical, world.merchants.country[merchant], connection)
+    country = np.where(physical, world.merchants.country[shop], connection)
     country = np.where(v < COUNTRY_MISSING, -1, country)
     seen = (way == ONLINE) & (v > 1 - ONLINE_PLACE) & (u >= VPN)
     blur = 0.3 * rng.standard_normal((2, n))
-    latitude = np.where(seen, CITY_PLACE[city, 0] + blur[0], world.merchants.latitude[merchant])
-    longitude = np.where(seen, CITY_PLACE[city, 1] + blur[1], world.merchants.longitude[merchant])
+    latitude = np.where(seen, CITY_PLACE[city, 0] + blur[0], world.merchants.latitude[shop])
+    longitude = np.where(seen, CITY_PLACE[city, 1] + blur[1], world.merchants.longitude[shop])
     unplaced = physical & (v < 2 * COUNTRY_MISSING)
     return country, np.where(unplaced, np.nan, latitude), np.where(unplaced, np.nan, longitude)

@@ -24,7 +24,7 @@ from fraud_pipeline.domain.simulation_catalogue import (
 )
 from fraud_pipeline.domain.simulation_chance import Floats, Hashes, Ints
 from fraud_pipeline.domain.simulation_payments import DAY_S, DEVICE_BITS
-from fraud_pipeline.domain.simulation_population import Population
+from fraud_pipeline.domain.simulation_population import MERCHANT_CODES, STRANGERS, Population
 
 COMPROMISED_DAYS: Final = (24, 45)
 LONGEST_DAYS: Final = 46
@@ -64,8 +64,6 @@ class Deeds:
     """Share of the connections that look like the victim's; the others come from one foreign city."""
     own_share: float = 0.0
     """Share of payments that borrow the victim's own device all the same."""
-    category: int = -1
-    """Where the merchant is none of the world's own."""
 
 
 def _victims(scene: Scene, count: int, rng: np.random.Generator) -> Ints:
@@ -82,13 +80,20 @@ def _without(device: Hashes, share: float, rng: np.random.Generator) -> Hashes:
 
 def _typical(scene: Scene, customer: Ints, merchant: Ints) -> Floats:
     """What the customer would spend on such a thing."""
-    category = scene.world.merchants.category[merchant]
+    category = scene.world.merchants.category[scene.world.merchants.model(merchant)]
     return np.exp(CATEGORY_LOG_MEDIAN[category] + scene.world.customers.spend[customer])
 
 
 def _begins(rng: np.random.Generator) -> float:
     """Seconds after midnight; fraudsters keep all hours, with a liking for the evening and the night."""
     return float(np.mod(rng.normal(23.5, 3.5), 24.0)) * HOUR_S
+
+
+def _some_strange(scene: Scene, merchant: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """Puts merchants of the long tail in the place of some."""
+    n = len(merchant)
+    strange = scene.world.merchants.stranger(merchant, rng.integers(0, STRANGERS, n))
+    return np.where(rng.random(n) < share, strange, merchant)
 
 
 def _boldness(median: float, rng: np.random.Generator) -> float:
@@ -138,9 +143,10 @@ def account_takeover(scene: Scene, rng: np.random.Generator) -> Deeds:
     moves_money = rng.random(count) < 0.4
     shops = scene.online_resale[rng.integers(0, len(scene.online_resale), count)]
     merchant = np.where(moves_money, scene.payees[rng.integers(0, len(scene.payees), count)], shops)
+    merchant = _some_strange(scene, merchant, 0.3, rng)
     amount = _typical(scene, victim, merchant) * _boldness(4.0, rng) * rng.lognormal(0.0, 0.5, count)
     device = np.repeat(_new_devices(1, rng), count)
-    return Deeds(at, victim, merchant, amount, _without(device, 0.10, rng), proxied=0.8, own_share=0.08)
+    return Deeds(at, victim, merchant, amount, _without(device, 0.10, rng), proxied=0.65, own_share=0.08)
 
 
 def compromised_merchant(scene: Scene, rng: np.random.Generator) -> Deeds:
@@ -185,6 +191,7 @@ def stolen_card(scene: Scene, rng: np.random.Generator) -> Deeds:
     resells = np.isin(world.merchants.category[tries], _GOODS)
     merchant = tries[np.arange(count), np.argmax(resells, axis=1)]
     rises = _boldness(3.6, rng) * (1.0 + np.linspace(0.0, 0.8, count))
+    merchant = _some_strange(scene, merchant, 0.4, rng)
     amount = _typical(scene, victim, merchant) * rises * rng.lognormal(0.0, 0.4, count)
     return Deeds(at, victim, merchant, amount, np.zeros(count, np.uint64))
 
@@ -238,10 +245,12 @@ def push_payment_scam(scene: Scene, rng: np.random.Generator) -> Deeds:
     days = float(rng.uniform(3, 12))
     at = np.repeat(np.floor(rng.uniform(0, days, count)), uses) * DAY_S
     at = at + behaviour.hours_of(np.full(n, _PAYEE), np.zeros(n), rng)
-    mule = len(scene.world.merchants.price) + int(rng.integers(0, 9_000_000))
+    like = scene.payees[rng.integers(0, len(scene.payees))]
+    fresh = rng.integers(STRANGERS, MERCHANT_CODES // len(scene.world.merchants.price) - 1)
+    mule = int(scene.world.merchants.stranger(like, fresh))
     spend = np.exp(scene.world.customers.spend[victim])
     amount = spend * rng.lognormal(np.log(750.0), 0.7, n)
-    return Deeds(at, victim, np.full(n, mule), amount, category=_PAYEE)
+    return Deeds(at, victim, np.full(n, mule), amount)
 
 
 Campaign = Callable[[Scene, np.random.Generator], Deeds]

@@ -108,14 +108,12 @@ def _fill_in(world: Population, day: int, made: Sequence[tuple[int, int, Deeds]]
 
     customer, merchant = joined("customer", np.int64), joined("merchant", np.int64)
     at_s = day * DAY_S + joined("at_s")
-    foreign_category = each([deeds.category for _, _, deeds in made])
-    known = np.minimum(merchant, len(world.merchants.price) - 1)
-    category = np.where(foreign_category >= 0, foreign_category, world.merchants.category[known])
+    category = world.merchants.category[world.merchants.model(merchant)]
     way = CATEGORY_WAY[category].astype(np.int64)
     hideout = each(rng.integers(0, world.cities, len(made)))
     proxied = rng.random(n) < each([deeds.proxied for _, _, deeds in made], np.float64)
     city = np.where(proxied, world.customers.city[customer], hideout)
-    country, latitude, longitude = behaviour.places(world, customer, known, way, city, rng)
+    country, latitude, longitude = behaviour.places(world, customer, merchant, way, city, rng)
     device, phone = _devices(world, customer, way, at_s, made, rng)
     return Payments(
         at_s=at_s,

@@ -33,6 +33,10 @@ USUAL: Final = (10, 8, 2, 4)
 MERCHANT_SHARES: Final = (0.58, 0.25, 0.05, 0.12)
 NEWCOMERS: Final = 0.08
 """Share of customers who open their account in the world's first year."""
+STRANGERS: Final = 40
+"""Merchants of the long tail to each known one."""
+MERCHANT_CODES: Final = 100_000_000
+"""A merchant's number has eight digits."""
 CITY_SPREAD_DEG: Final = 0.12
 """Shops and homes scatter around the centre of their city by about 10 km."""
 
@@ -54,6 +58,14 @@ class Merchants:
     """Cumulative over codes, so that a draw inside a pool is one search."""
     traffic: Floats
     """Expected honest payments a day."""
+
+    def model(self, merchant: Ints) -> Ints:
+        """The merchant itself, or the one that a merchant of the long tail takes after."""
+        return merchant % len(self.price)
+
+    def stranger(self, like: Ints, number: Ints) -> Ints:
+        """A merchant that the bank has hardly seen, in category and place like a known one; `number` tells them apart."""
+        return like + len(self.price) * (1 + number)
 
     def pick(self, pool: Ints, u: Floats) -> Ints:
         """A merchant of each pool by popularity, from uniform numbers."""

@@ -18,7 +18,7 @@ from fraud_pipeline.errors import InputError, NotFound
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    land_world(WorldConfig(end=date(2025, 3, 1), customers=40, merchants=20, days=40), home=folder)
+    land_world(WorldConfig(end=date(2025, 3, 1), customers=40, merchants=20, days=40, fraud_rate=0.05), home=folder)
     return folder
 
 

@@ -6,7 +6,12 @@ from datetime import date
 import numpy as np
 import pytest
 
-from fraud_pipeline.adapters.plots import evaluation_plots, feature_importance, score_distributions, value_against_threshold
+from fraud_pipeline.adapters.plots import (
+    evaluation_plots,
+    feature_importance,
+    score_distributions,
+    value_against_threshold,
+)
 from fraud_pipeline.domain.evaluation import EvaluationSettings, evaluate
 from fraud_pipeline.domain.thresholds import NEVER, Costs, Thresholds, choose_thresholds, value_curve
 from fraud_pipeline_tests.domain.learning_worlds import payments

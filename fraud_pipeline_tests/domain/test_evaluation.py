@@ -60,8 +60,8 @@ def test_every_metric_lies_in_its_interval_and_intervals_shrink_with_customers()
 
 
 def test_calibration_error_sees_probabilities_twice_too_high():
-    data, raw, p = scored()
-    honest = np.where(data.is_fraud, data.is_fraud.mean(), data.is_fraud.mean())
+    data, raw, _ = scored()
+    honest = np.full(len(data), data.is_fraud.mean())
     good = evaluate(data, raw, honest, thresholds=THRESHOLDS, costs=COSTS, settings=SETTINGS)
     bad = evaluate(data, raw, 2 * honest, thresholds=THRESHOLDS, costs=COSTS, settings=SETTINGS)
     assert good["calibration_error"].value == pytest.approx(0, abs=1e-9)
@@ -83,7 +83,7 @@ def test_slices_are_metrics_of_their_part():
     assert ring.metrics["recall"].value == pytest.approx((raw[own] >= 0).mean())
     assert ring.metrics["recall"].low <= ring.metrics["recall"].value <= ring.metrics["recall"].high
     assert sum(band.rows for band in found.slices["amount"].values()) == len(data)
-    assert list(found.slices["amount"])[0] == "up to 10"
+    assert next(iter(found.slices["amount"])) == "up to 10"
 
 
 def test_a_slice_with_hardly_any_fraud_has_no_metrics():
@@ -105,7 +105,9 @@ def test_curves_end_where_they_must():
     assert curves.score_fraud.sum() == data.is_fraud.sum()
     assert curves.score_legitimate.sum() == (~data.is_fraud).sum()
     assert np.average(curves.calibration_expected, weights=curves.calibration_weight) == pytest.approx(p.mean())
-    assert np.average(curves.calibration_observed, weights=curves.calibration_weight) == pytest.approx(data.is_fraud.mean())
+    assert np.average(curves.calibration_observed, weights=curves.calibration_weight) == pytest.approx(
+        data.is_fraud.mean()
+    )
 
 
 def test_constant_scores_are_judged_as_guesses():

@@ -59,7 +59,9 @@ def test_nothing_learned_after_the_moment_changes_the_candidate(result, world):
     """Later payments, later labels and later corrections: none of them moves a score."""
     longer = payments(start=START, days=70, per_day=150, fraud_rate=0.1, label_delay_days=3)
     late = longer.event_time >= midnight_us(AS_OF - timedelta(days=7))
-    flipped = replace(longer, is_fraud=np.where(late, ~longer.is_fraud, longer.is_fraud), labelled=longer.labelled | late)
+    flipped = replace(
+        longer, is_fraud=np.where(late, ~longer.is_fraud, longer.is_fraud), labelled=longer.labelled | late
+    )
     flipped = replace(flipped, label_known_at=np.where(late, midnight_us(AS_OF) + 1, longer.label_known_at))
     split = split_data(flipped, as_of=AS_OF)
     assert split == split_data(world, as_of=AS_OF)
@@ -69,7 +71,9 @@ def test_nothing_learned_after_the_moment_changes_the_candidate(result, world):
 
 
 def test_the_evaluation_model_knows_only_labels_known_when_validation_begins(world):
-    slow = replace(world, label_known_at=np.where(world.is_fraud, world.event_time + 20 * US_PER_DAY, world.label_known_at))
+    slow = replace(
+        world, label_known_at=np.where(world.is_fraud, world.event_time + 20 * US_PER_DAY, world.label_known_at)
+    )
     split = split_data(world, as_of=AS_OF)
     rows = training_rows(slow, split, control_share=0.01)
     unknown = rows.event_time + 20 * US_PER_DAY > midnight_us(split.validation.start)
@@ -111,7 +115,7 @@ def test_a_search_is_part_of_the_training_when_asked_for(world):
 
 def test_a_history_without_known_fraud_is_refused(world):
     innocent = replace(world, is_fraud=np.zeros(len(world), dtype=bool), labelled=np.zeros(len(world), dtype=bool))
-    with pytest.raises(TrainingDataError, match="holds 0 known frauds|0 of 100 frauds"):
+    with pytest.raises(TrainingDataError, match=r"holds 0 known frauds|0 of 100 frauds"):
         split_data(innocent, as_of=AS_OF)
     with pytest.raises(TrainingDataError, match="training period are legitimate"):
         train_classifiers(innocent, split_data(world, as_of=AS_OF), settings=SETTINGS)

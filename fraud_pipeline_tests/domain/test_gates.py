@@ -37,7 +37,10 @@ def test_a_good_first_candidate_passes_every_gate():
         ("recall_at_budget_above_floor", {"recall_at_budget": Metric(0.29, 0.2, 0.4)}),
         ("expected_frauds_match_observed", {"expected_over_observed": Metric(0.69, 0.5, 0.9)}),
         ("expected_frauds_match_observed", {"expected_over_observed": Metric(1.41, 1.2, 1.7)}),
-        ("expected_frauds_match_observed", {"expected_over_observed": Metric(float("nan"), float("nan"), float("nan"))}),
+        (
+            "expected_frauds_match_observed",
+            {"expected_over_observed": Metric(float("nan"), float("nan"), float("nan"))},
+        ),
         ("served_scores_equal_training_scores", {"difference": 0.01}),
         ("served_scores_equal_training_scores", {"difference": float("nan")}),
         ("net_value_not_worse_than_champion", {"comparison": ValueComparison(900, 1_000, -100, -150)}),

@@ -20,7 +20,13 @@ def test_the_newest_label_known_by_the_moment_holds():
     ids = np.array(["a", "b", "a", "a"])
     fraud = np.array([True, True, False, True])
     known_at = np.array([10, 50, 20, 30])
-    for as_of, expected in [(9, {}), (10, {"a": True}), (25, {"a": False}), (49, {"a": True}), (50, {"a": True, "b": True})]:
+    for as_of, expected in [
+        (9, {}),
+        (10, {"a": True}),
+        (25, {"a": False}),
+        (49, {"a": True}),
+        (50, {"a": True, "b": True}),
+    ]:
         found = labels_as_of(ids, fraud, known_at, as_of=as_of)
         assert dict(zip(found[0], found[1], strict=True)) == expected
 

@@ -14,7 +14,9 @@ def test_area_and_average_precision_are_scikit_learns(seed, decimals):
     fraud = rng.random(300) < 0.1
     fraud[:2] = [True, False]
     raw, weight = np.round(rng.normal(size=300) + fraud, decimals), rng.uniform(0.1, 3, 300)
-    assert average_precision(raw, fraud, weight) == pytest.approx(average_precision_score(fraud, raw, sample_weight=weight))
+    assert average_precision(raw, fraud, weight) == pytest.approx(
+        average_precision_score(fraud, raw, sample_weight=weight)
+    )
     assert roc_auc(raw, fraud, weight) == pytest.approx(roc_auc_score(fraud, raw, sample_weight=weight))
 
 

@@ -43,9 +43,7 @@ def test_no_other_pair_of_thresholds_within_the_budget_is_worth_more(seed, budge
     fraud = rng.random(n) < 0.3
     raw = np.round(rng.normal(size=n) + fraud, 0 if ties else 6)
     amount, weight = rng.uniform(1, 80, n), rng.uniform(0.5, 2, n)
-    chosen = choose_thresholds(
-        raw, raw, is_fraud=fraud, amount=amount, costs=COSTS, budget=budget, weight=weight
-    )
+    chosen = choose_thresholds(raw, raw, is_fraud=fraud, amount=amount, costs=COSTS, budget=budget, weight=weight)
     assert chosen.review <= chosen.block
     assert weight[raw >= chosen.review].sum() <= budget * weight.sum() + 1e-9
     assert chosen.expected_value == pytest.approx(best_by_trying_all(raw, fraud, amount, COSTS, budget, weight))
@@ -58,9 +56,7 @@ def test_sure_frauds_are_blocked_and_likely_ones_reviewed():
     raw = np.repeat([3.0, 2.0, 1.0, 0.0], [100, 100, 100, 9_700])
     fraud = np.zeros(10_000, dtype=bool)
     fraud[:95] = fraud[100:140] = fraud[200:202] = True
-    chosen = choose_thresholds(
-        raw, raw / 4, is_fraud=fraud, amount=np.full(10_000, 100.0), costs=COSTS, budget=0.05
-    )
+    chosen = choose_thresholds(raw, raw / 4, is_fraud=fraud, amount=np.full(10_000, 100.0), costs=COSTS, budget=0.05)
     assert (chosen.block, chosen.review) == (2.5, 1.5)
     assert chosen.alert_share == pytest.approx(0.02)
     assert chosen.block_share == pytest.approx(0.01)

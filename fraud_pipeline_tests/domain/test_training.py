@@ -126,7 +126,9 @@ def test_anomaly_scores_are_the_papers(world):
     assert ((scores > 0) & (scores < 1)).all()
     filled = np.where(np.isnan(train.features), detector.medians, train.features)
     reference = IsolationForest(n_estimators=100, max_samples=256, random_state=4).fit(filled)
-    assert np.array_equal(scores, -reference.score_samples(np.where(np.isnan(test.features), detector.medians, test.features)))
+    assert np.array_equal(
+        scores, -reference.score_samples(np.where(np.isnan(test.features), detector.medians, test.features))
+    )
     far = np.full((1, 6), 9.0, dtype=np.float32)
     assert detector.anomaly_score(far)[0] > scores.max()
 
@@ -135,7 +137,12 @@ def test_progress_is_told(world):
     train, _, _ = world
     told = []
     fit_classifier(
-        train, None, recipe=Recipe(params={**QUICK, "rounds": 25}), seed=0, threads=1, progress=lambda *said: told.append(said)
+        train,
+        None,
+        recipe=Recipe(params={**QUICK, "rounds": 25}),
+        seed=0,
+        threads=1,
+        progress=lambda *said: told.append(said),
     )
     assert told == [("boosting", 0.4), ("boosting", 0.8), ("boosting", 1.0)]
 

@@ -1,0 +1,47 @@
+"""Our learner on the arrays of a public protocol: the pipeline's own `fit_classifier`, with a fixed number of rounds.
+
+The protocols leave no validation period, so nothing is stopped early, and nothing is chosen on a test period.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraud_pipeline.domain.learning_data import NEVER_KNOWN, LearningData
+from fraud_pipeline.domain.training import Recipe, fit_classifier
+
+HANDBOOK: Final[Mapping[str, Any]] = {"rounds": 100, "eta": 0.1, "max_depth": 3}
+SPARKOV: Final[Mapping[str, Any]] = {"rounds": 600, "eta": 0.05, "max_depth": 6}
+ULB: Final[Mapping[str, Any]] = {"rounds": 400, "eta": 0.05, "max_depth": 6}
+
+
+def fit_and_score(
+    train: npt.NDArray[np.float32],
+    is_fraud: npt.NDArray[np.bool_],
+    test: npt.NDArray[np.float32],
+    *,
+    params: Mapping[str, Any],
+    seed: int,
+    threads: int,
+) -> npt.NDArray[np.float64]:
+    """Raw scores of `test` by a classifier fitted on `train`."""
+    n = len(train)
+    nothing = np.zeros(n, dtype=np.int32)
+    none = np.zeros(n, dtype=bool)
+    rows = LearningData(
+        transaction_id=nothing, event_time=np.arange(n), customer=nothing, amount=np.zeros(n), channel=nothing,
+        country=nothing, category=nothing, features=train, feature_names=tuple(f"f{i}" for i in range(train.shape[1])),
+        is_fraud=is_fraud, label_known_at=np.full(n, NEVER_KNOWN), blocked=none, labelled=is_fraud, control=none,
+        weight=np.ones(n, dtype=np.float32),
+    )  # fmt: skip
+    return fit_classifier(rows, None, recipe=Recipe(params=params), seed=seed, threads=threads).raw_score(test)
+
+
+def available_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
