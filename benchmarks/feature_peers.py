@@ -7,10 +7,14 @@ within reach of DuckDB alone (frame bounds that differ per row); fraud shares, h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from fraud_pipeline.domain.feature_columns import EventColumns
+from fraud_pipeline.domain.feature_spec import INDEX
 
 if TYPE_CHECKING:
     import duckdb
@@ -174,3 +178,46 @@ def duckdb_features(connection: duckdb.DuckDBPyConnection) -> Values:
     """
     columns_read = connection.execute(query).fetchnumpy()
     return {name: np.ma.filled(np.ma.asarray(v, np.float32), np.nan) for name, v in columns_read.items()}
+
+
+def peers_of(events: EventColumns) -> dict[str, tuple[str, Callable[[], Values]]]:
+    """The peers with the history in their own form; missing codes become nulls."""
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    columns = {
+        "row": np.arange(len(events)),
+        "us": events.time,
+        "minor": events.amount,
+        "customer": events.customer.codes,
+        "merchant": events.merchant.codes,
+    }
+    nullable = {"country": events.country.codes, "device": events.device.codes}
+    pandas_frame = pd.DataFrame(columns).assign(time=events.time.astype("datetime64[us]")).drop(columns="us")
+    polars_frame = pl.DataFrame({**columns, **nullable}).with_columns(
+        pl.col("us").cast(pl.Datetime("us")).alias("time"),
+        *(pl.when(pl.col(name) >= 0).then(pl.col(name)).alias(name) for name in nullable),
+    )
+    polars_frame = polars_frame.drop("us")
+    connection = duckdb.connect(config={"threads": 1})
+    connection.register("given", pd.DataFrame({**columns, **nullable}))
+    connection.execute(
+        "CREATE TABLE payments AS SELECT * REPLACE (nullif(country, -1) AS country, nullif(device, -1) AS device) FROM given"
+    )
+    return {
+        "pandas": (pd.__version__, lambda: pandas_features(pandas_frame)),
+        "polars": (pl.__version__, lambda: polars_features(polars_frame)),
+        "duckdb": (duckdb.__version__, lambda: duckdb_features(connection)),
+    }
+
+
+def agreement(ours: npt.NDArray[np.float32], theirs: Values) -> dict[str, float]:
+    """By feature, the share of rows where both are missing or within a thousandth (or 0.001) of each other."""
+    shares = {}
+    for name, values in theirs.items():
+        mine = ours[:, INDEX[name]]
+        both_missing = np.isnan(mine) & np.isnan(values)
+        near = np.isclose(mine, values, rtol=1e-3, atol=1e-3)
+        shares[name] = round(float((near | both_missing).mean()), 6)
+    return shares

@@ -1,8 +1,9 @@
 """Batch features on one core, beside pandas, Polars and DuckDB: `python -m benchmarks.features [--rows N] [--json]`.
 
-Ours are all features; a peer computes those that it can express, and each ratio is between the rates on the same rows, ours
-for all of the features. So a ratio is what a user of the peer would gain, and a low estimate of the rest. Values are
-compared before anything is claimed. Compilation, the making of the world and the peers' own input form are not timed.
+A peer computes the features that it can express. Its `ratio` is on features that both compute: against pandas and Polars ours
+are all that read the payment and its customer's own history (more than theirs), against DuckDB, which can also express the
+merchants' windows, all of the features. `ratio_all` is ours for all features over the peer's for its few. Values are compared.
+Compilation, the making of the world and the peers' own input form are not timed.
 All run on one core with one thread, and the seconds are the process's CPU seconds: what else runs on the machine hardly counts.
 """
 
@@ -27,13 +28,12 @@ for _name in (
     os.environ[_name] = "1"
 
 import numpy as np  # noqa: E402
-import numpy.typing as npt  # noqa: E402
 
-from benchmarks.feature_peers import Values, duckdb_features, pandas_features, polars_features  # noqa: E402
+from benchmarks.feature_peers import agreement, peers_of  # noqa: E402
+from benchmarks.own_history import own_history_features  # noqa: E402
 from fraud_pipeline.adapters.parity_source import History, simulated_history  # noqa: E402
 from fraud_pipeline.domain.feature_batch import compute_features  # noqa: E402
-from fraud_pipeline.domain.feature_columns import EventColumns  # noqa: E402
-from fraud_pipeline.domain.feature_spec import FEATURE_NAMES, INDEX  # noqa: E402
+from fraud_pipeline.domain.feature_spec import FEATURE_NAMES  # noqa: E402
 
 PEER_ROWS: Final = 250_000
 """The peers take minutes for a million rows."""
@@ -53,7 +53,9 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     say(f"{len(FEATURE_NAMES)} features on one core; {options.rows:,} rows, peers on {options.peer_rows:,}")
-    rate(simulated_history(1_000, late_share=0.0), 1)  # compiles, or loads what was compiled
+    small = simulated_history(1_000, late_share=0.0)
+    rate(small, 1)  # compiles, or loads what was compiled
+    own_rate(small, 1)
     by_rows = {}
     for rows in sorted({options.rows // 4, options.rows, options.rows * 4}):
         by_rows[rows] = rate(simulated_history(rows, late_share=0.0), options.repeat)
@@ -74,80 +76,49 @@ def main() -> None:
 
 def rate(history: History, repeat: int) -> float:
     """Rows per CPU second of `compute_features`, all features, labels included; median of `repeat`."""
+    return _rate(lambda: compute_features(history.events, history.labels), len(history.events), repeat)
+
+
+def own_rate(history: History, repeat: int) -> float:
+    """The same of the payment's and its customer's own features alone."""
+    return _rate(lambda: own_history_features(history.events), len(history.events), repeat)
+
+
+def _rate(compute: Callable[[], object], rows: int, repeat: int) -> float:
     seconds = []
     for _ in range(repeat):
         gc.collect()
         start = time.process_time()
-        compute_features(history.events, history.labels)
+        compute()
         seconds.append(time.process_time() - start)
-    return len(history.events) / float(np.median(seconds))
+    return rows / float(np.median(seconds))
 
 
 def against_peers(history: History, repeat: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Each peer's rate on its features, the ratio of ours to it, and how far the values agree."""
-    ours = rate(history, repeat)
+    """Each peer's rate on its features, the ratios of ours to it, and how far the values agree."""
+    everything, own = rate(history, repeat), own_rate(history, repeat)
     matrix = compute_features(history.events, history.labels).values
-    say(f"  ours on {len(history.events):,} rows: {ours:,.0f} rows/s")
+    say(f"  ours on {len(history.events):,} rows: {everything:,.0f} rows/s; own history alone {own:,.0f} rows/s")
     found = {}
     for name, (version, compute) in peers_of(history.events).items():
         start = time.process_time()
         values = compute()
-        peer_rate = len(history.events) / (time.process_time() - start)
+        peer = len(history.events) / (time.process_time() - start)
+        shared = {n for n in values if n.startswith(("merchant_", "amount_to_merchant"))}
+        ratio = (everything if shared else own) / peer
         disagreeing = {n: a for n, a in agreement(matrix, values).items() if a < AGREEMENT}
         found[name] = {
             "version": version,
             "features": len(values),
-            "rows_per_s": round(peer_rate),
-            "ratio": round(ours / peer_rate, 1),
+            "rows_per_s": round(peer),
+            "ratio": round(ratio, 1),
+            "ratio_all": round(everything / peer, 1),
             "disagreeing_features": disagreeing,
         }
-        say(f"  {name} {version}: {peer_rate:,.0f} rows/s for {len(values)} features, ours is {ours / peer_rate:.1f} x")
+        say(f"  {name} {version}: {peer:,.0f} rows/s for {len(values)} features; ours is {ratio:.1f} x that")
         if disagreeing:
             say(f"    values that do not agree: {disagreeing}")
     return found
-
-
-def peers_of(events: EventColumns) -> dict[str, tuple[str, Callable[[], Values]]]:
-    """The peers with the history in their own form; missing codes become nulls."""
-    import duckdb
-    import pandas as pd
-    import polars as pl
-
-    columns = {
-        "row": np.arange(len(events)),
-        "us": events.time,
-        "minor": events.amount,
-        "customer": events.customer.codes,
-        "merchant": events.merchant.codes,
-    }
-    nullable = {"country": events.country.codes, "device": events.device.codes}
-    pandas_frame = pd.DataFrame(columns).assign(time=events.time.astype("datetime64[us]")).drop(columns="us")
-    polars_frame = pl.DataFrame({**columns, **nullable}).with_columns(
-        pl.col("us").cast(pl.Datetime("us")).alias("time"),
-        *(pl.when(pl.col(name) >= 0).then(pl.col(name)).alias(name) for name in nullable),
-    )
-    polars_frame = polars_frame.drop("us")
-    connection = duckdb.connect(config={"threads": 1})
-    connection.register("given", pd.DataFrame({**columns, **nullable}))
-    connection.execute(
-        "CREATE TABLE payments AS SELECT * REPLACE (nullif(country, -1) AS country, nullif(device, -1) AS device) FROM given"
-    )
-    return {
-        "pandas": (pd.__version__, lambda: pandas_features(pandas_frame)),
-        "polars": (pl.__version__, lambda: polars_features(polars_frame)),
-        "duckdb": (duckdb.__version__, lambda: duckdb_features(connection)),
-    }
-
-
-def agreement(ours: npt.NDArray[np.float32], theirs: Values) -> dict[str, float]:
-    """By feature, the share of rows where both are missing or within a thousandth (or 0.001) of each other."""
-    shares = {}
-    for name, values in theirs.items():
-        mine = ours[:, INDEX[name]]
-        both_missing = np.isnan(mine) & np.isnan(values)
-        near = np.isclose(mine, values, rtol=1e-3, atol=1e-3)
-        shares[name] = round(float((near | both_missing).mean()), 6)
-    return shares
 
 
 if __name__ == "__main__":

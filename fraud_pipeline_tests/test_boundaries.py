@@ -84,6 +84,8 @@ ENTRY_POINTS = (
     "fraud_pipeline.cli",
     "fraud_pipeline.definitions",
     "fraud_pipeline.pipeline_run",
+    "fraud_pipeline.policies",
+    "fraud_pipeline.dagster_home",
 )
 MAY_NOT_IMPORT = {
     "fraud_pipeline.domain": ("fraud_pipeline.adapters", "fraud_pipeline.settings", *ENTRY_POINTS),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -168,11 +169,12 @@ def _create_engine(url: URL) -> Engine:
         return sa.create_engine(
             url,
             json_serializer=_to_json,
+            json_deserializer=orjson.loads,
             pool_pre_ping=True,  # a restarted server costs one round trip, not one failed request
             connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
         )
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, json_serializer=_to_json)
+    engine = sa.create_engine(url, json_serializer=_to_json, json_deserializer=orjson.loads)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

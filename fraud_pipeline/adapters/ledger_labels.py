@@ -144,7 +144,7 @@ def _insert(
 
 
 def _joined_transaction(row: Any) -> Transaction:
-    return recorded_from_row({c.name: row[f"transaction_{c.name}"] for c in transactions.c}).transaction
+    return recorded_from_row([row[column.name] for column in _TRANSACTION_COLUMNS]).transaction
 
 
 def _released(row: dict[str, Any], transaction: Transaction) -> ReleasedLabel:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
+
+if TYPE_CHECKING:  # the ledger keeps decisions without loading what makes them
+    from fraud_pipeline.domain.decision import Decision
 
 LOCAL_WRITER: Final = "local"
 """The one writer of the embedded stack, whose log is the ledger itself."""
@@ -26,6 +29,20 @@ class DecisionRecord:
     payload: str
     features: bytes
     role: DecisionRole = "decided"
+
+    @classmethod
+    def of(cls, decision: Decision, *, role: DecisionRole = "decided") -> DecisionRecord:
+        """What the ledger keeps of a decision; `Decision.from_json(payload, features=features)` is the way back."""
+        return cls(
+            transaction_id=decision.transaction_id,
+            decided_at=decision.decided_at,
+            decision=decision.decision,
+            fraud_probability=decision.fraud_probability,
+            model_version=decision.model_version,
+            payload=decision.to_json().decode(),
+            features=decision.features,
+            role=role,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fraud_pipeline.adapters.day_plots import ACCENT, INK, PALE, WARNING
-
 if TYPE_CHECKING:
     from fraud_pipeline.domain.curves import Curves
     from fraud_pipeline.domain.evaluation import Confusion, Evaluation
     from fraud_pipeline.domain.thresholds import Thresholds, ValueCurve
 
+INK, ACCENT, WARNING, PALE = "#1f2933", "#3b6fb5", "#c8553d", "#cfd8e3"
 WIDTH, HEIGHT = 7.0, 4.0  # inches; at DOTS_PER_INCH 770 x 440 pixels
 DOTS_PER_INCH = 110
 MUTED = "#7b8794"
@@ -63,7 +62,8 @@ def cumulative_gain(curves: Curves, *, budget: float) -> bytes:
         "Gain: frauds found by alerting the most suspect payments", f"{at_budget:.0%} at the alert budget"
     )
     axis.plot(alerted, found, color=ACCENT, linewidth=1.8)
-    every = np.geomspace(alerted.min(), 1, 100)
+    least = min(float(alerted.min()), budget / 2)
+    every = np.geomspace(least, 1, 100)
     axis.plot(every, every, color=MUTED, linewidth=1, linestyle="--")
     axis.text(0.6, 0.5, "guessing", color=MUTED, fontsize=8, ha="right")
     axis.axvline(budget, color=WARNING, linewidth=1.2)
@@ -72,7 +72,7 @@ def cumulative_gain(curves: Curves, *, budget: float) -> bytes:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(_percent)
     _label(axis, "payments alerted (log scale)", "frauds found")
-    axis.set(xlim=(alerted.min(), 1), ylim=(0, 1.02))
+    axis.set(xlim=(least, 1), ylim=(0, 1.02))
     return _png(figure)
 
 

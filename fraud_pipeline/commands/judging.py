@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+from fraud_pipeline import policies
 from fraud_pipeline.adapters.candidate import EVALUATION_BUNDLE
 from fraud_pipeline.adapters.champion import _evaluation_bundle, load_champion, load_opponent
 from fraud_pipeline.adapters.champion_watch import CURRENT_DAYS, judge_drift, mature_days_since, recent_days
@@ -12,10 +13,7 @@ from fraud_pipeline.adapters.rethreshold import ThresholdPolicy
 from fraud_pipeline.adapters.rethreshold import rethreshold as choose_anew
 from fraud_pipeline.commands.opening import open_builder, open_ledger, open_registry
 from fraud_pipeline.domain.bundle import ModelBundle
-from fraud_pipeline.domain.drift import DriftLimits, DriftVerdict
-from fraud_pipeline.domain.evaluation import EvaluationSettings
-from fraud_pipeline.domain.gates import GateSettings
-from fraud_pipeline.domain.thresholds import Costs
+from fraud_pipeline.domain.drift import DriftVerdict
 from fraud_pipeline.errors import DatasetError, NotFound
 from fraud_pipeline.settings import Settings
 
@@ -37,14 +35,9 @@ def drift_now(settings: Settings, *, as_of: date | None) -> tuple[DriftVerdict, 
             )
         settled = mature_days_since(champion, as_of=day, maturity_days=settings.label_maturity_days)
         mature = recent_days(builder, champion, settled, as_of=day, control_share=settings.control_share)
-    limits = DriftLimits(
-        share=settings.drift_share,
-        wasserstein=settings.drift_wasserstein,
-        jensen_shannon=settings.drift_jensen_shannon,
-        prediction=settings.drift_prediction,
-        fraud_rate_ratio=settings.drift_fraud_rate_ratio,
+    verdict, _ = judge_drift(
+        champion, current, mature=mature, seed=settings.seed, limits=policies.drift_limits(settings)
     )
-    verdict, _ = judge_drift(champion, current, mature=mature, seed=settings.seed, limits=limits)
     return verdict, champion.version, day
 
 
@@ -61,16 +54,9 @@ def rethreshold(settings: Settings, version: RegisteredVersion) -> RegisteredVer
             remedy="Train a new candidate: `fraud run --from-scratch`.",
         )
     policy = ThresholdPolicy(
-        costs=Costs(settings.review_cost, settings.false_block_cost, settings.fraud_loss_share),
-        evaluation=EvaluationSettings(budget=settings.alert_budget, seed=settings.seed),
-        limits=GateSettings(
-            min_pr_auc=settings.min_pr_auc,
-            min_recall=settings.min_recall,
-            min_calibration_ratio=settings.min_calibration_ratio,
-            max_calibration_ratio=settings.max_calibration_ratio,
-            value_loss=settings.max_value_loss,
-            max_decision_ms=settings.max_decision_ms,
-        ),
+        costs=policies.costs(settings),
+        evaluation=policies.evaluation_settings(settings),
+        limits=policies.gate_settings(settings),
         control_share=settings.control_share,
     )
     with open_ledger(settings) as ledger:

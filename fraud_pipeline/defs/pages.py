@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_pipeline.settings import without_password
+
 OWNERS = ["team:fraud"]
 
 
@@ -34,7 +36,7 @@ def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> dg.UrlMetada
     """An MLflow run: a link where a server shows it, else how to look at it."""
     if tracking_uri.startswith(("http://", "https://")):
         return dg.MetadataValue.url(f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}")
-    return dg.MetadataValue.text(f"{run_id} (mlflow ui --backend-store-uri {tracking_uri})")
+    return dg.MetadataValue.text(f"{run_id} (mlflow ui --backend-store-uri {without_password(tracking_uri)})")
 
 
 def _cell(value: Any) -> str:

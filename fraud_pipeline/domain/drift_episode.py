@@ -41,12 +41,16 @@ class DriftEpisode:
 
 @dataclass(frozen=True, slots=True)
 class DriftObservation:
-    """A verdict of one drift report: about which champion, as of when, and why."""
+    """A verdict of one drift report: about which champion, as of when, and why.
+
+    `broken_input`: a broken source hides whether the world has drifted; nothing is retrained on it, and no episode ends.
+    """
 
     as_of: datetime
     champion_version: int
     drifted: bool
     reason: str
+    broken_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ def next_action(
             "none",
             f"The newest verdict is about version {observation.champion_version}; version {champion_version} serves now.",
         )
+    if observation.broken_input:
+        return EpisodeAction("none", f"The input is broken, which retraining would learn: {observation.reason}")
     if not observation.drifted:
         if opened is None:
             return EpisodeAction("none", "No drift.")

@@ -63,8 +63,8 @@ def measure(
     many for one.
     """
     before, now = _present(reference), _present(current)
-    missing = (1 - len(before) / len(reference), 1 - len(now) / len(current))
     gone = (len(reference) - len(before), len(current) - len(now))
+    missing = (gone[0] / len(reference), gone[1] / len(current))
     p = proportions_differ((gone[0], len(reference)), (gone[1], len(current)), cluster=rows_per_entity)
     if not len(before) or not len(now):
         means = (before.mean() if len(before) else np.nan, now.mean() if len(now) else np.nan)

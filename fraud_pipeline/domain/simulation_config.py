@@ -58,7 +58,7 @@ class WorldConfig:
     merchants: int = 600
     days: int = 120
     rate: float = 1.7
-    fraud_rate: float = 0.01
+    fraud_rate: float = 0.006
     seed: int = 42
     label_delay_days: tuple[float, float] = (1, 30)
     unlabelled_share: float = 0.05

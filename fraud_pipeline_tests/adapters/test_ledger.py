@@ -11,7 +11,9 @@ import pytest
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, IdConflict, LedgerEntry
+from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.drift_episode import DriftObservation, next_action
+from fraud_pipeline.domain.explanation import Reason
 from fraud_pipeline.domain.promotion import Promotion
 from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.errors import Busy, DependencyError, IntegrityError, PromotionRefused, SettingsError
@@ -108,6 +110,28 @@ def test_a_decision_is_kept_byte_for_byte_and_only_the_first_one(ledger: Ledger)
     assert kept == decided(1)
     assert ledger.decision("t1", role="shadow") == decided(1, role="shadow")
     assert ledger.decision("t9") is None
+
+
+def test_a_decision_comes_back_as_it_was_made(ledger: Ledger):
+    made = Decision(
+        transaction_id="t1",
+        event_time=T0,
+        decided_at=T0 + SECOND,
+        fraud_probability=0.8123456789,
+        anomaly_score=0.55,
+        raw_score=1.25,
+        decision="BLOCK",
+        risk_factors=("high_amount",),
+        reasons=(Reason("amount", 1250.0, 0.7),),
+        model_version="3",
+        feature_schema="abc",
+        processing_time_ms=0.15,
+        features=FEATURES,
+    )
+    ledger.append([replace(entry(1), decision=DecisionRecord.of(made))])
+    kept = ledger.decision("t1")
+    assert kept is not None
+    assert Decision.from_json(kept.payload, features=kept.features) == made
 
 
 def test_a_decision_without_a_number_is_refused_and_its_transaction_with_it(ledger: Ledger):

@@ -159,6 +159,35 @@ def label_change_of(change: Change) -> LabelChange:
     )
 
 
+def payment_of(transaction: Transaction) -> Payment:
+    """The other way: what the oracle reads of a transaction."""
+    return Payment(
+        time=(transaction.event_time - EPOCH) // timedelta(microseconds=1),
+        customer=transaction.customer_id,
+        merchant=transaction.merchant_id,
+        amount_minor=transaction.amount_minor,
+        category=transaction.merchant_category,
+        channel=transaction.channel,
+        country=transaction.country,
+        device=transaction.device_id,
+        latitude=transaction.latitude,
+        longitude=transaction.longitude,
+    )
+
+
+def change_from(label: LabelChange) -> Change:
+    """The other way: what the oracle reads of a label change."""
+    return Change(
+        known_at=(label.known_at - EPOCH) // timedelta(microseconds=1),
+        event_time=(label.event_time - EPOCH) // timedelta(microseconds=1),
+        change=label.change,
+        merchant=label.merchant_id,
+        category=label.merchant_category,
+        channel=label.channel,
+        country=label.country,
+    )
+
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 TRANSACTION_FIELDS = pa.schema(
     [

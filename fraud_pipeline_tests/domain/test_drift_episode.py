@@ -32,7 +32,9 @@ def episode(*attempts: DriftAttempt, **changes: Any) -> DriftEpisode:
     return replace(DriftEpisode(1, AS_OF, champion_version=3, attempts=attempts), **changes)
 
 
-def act(last: DriftEpisode | None, observation: DriftObservation, *, champion: int = 3, **changes: Any) -> EpisodeAction:
+def act(
+    last: DriftEpisode | None, observation: DriftObservation, *, champion: int = 3, **changes: Any
+) -> EpisodeAction:
     return next_action(last, observation, champion_version=champion, policy=POLICY, **{"now": NOW, **changes})
 
 
@@ -44,6 +46,15 @@ def test_drift_opens_an_episode_and_asks_for_a_run():
     action = act(None, DRIFT)
     assert (action.kind, action.run_key, action.starts_run) == ("open", "1:1", True)
     assert action.reason == "15 of 30 features drifted"
+
+
+def test_a_broken_input_neither_starts_a_training_nor_ends_an_episode():
+    broken = replace(CALM, broken_input=True, reason="country_code is missing in 40%, it was in 2%")
+    for last in (None, episode(attempt(1, "running")), episode(attempt(1, "failed"))):
+        action = act(last, broken, now=NOW + DAY)
+        assert action.kind == "none"
+        assert "country_code is missing" in action.reason
+    assert act(episode(attempt(1)), broken, champion=4).kind == "close"
 
 
 def test_a_second_look_at_the_same_verdict_asks_for_nothing():

@@ -10,18 +10,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fraud_pipeline.adapters.parity_source import simulated_history
+from fraud_pipeline.domain.column_events import label_changes_of, transactions_of
 from fraud_pipeline.domain.feature_batch import compute_features
 from fraud_pipeline.domain.feature_spec import FEATURE_NAMES
 from fraud_pipeline_tests.domain.histories import (
     BORDERS,
     START,
     History,
+    change_from,
     change_of,
     difference,
     event_columns,
     expected,
     histories,
     online_matrix,
+    payment_of,
 )
 from fraud_pipeline_tests.domain.oracle import DAY, HOUR, MINUTE, SECOND, Change, Payment
 
@@ -188,6 +192,15 @@ def test_a_customer_with_more_events_than_are_kept() -> None:
     payments += [Payment(START + day * DAY, "a", country="FR") for day in (21, 32, 49, 75, 81)]
     rows = [0, 1, 1_023, 1_024, 1_025, 5_000, 9_999, *range(10_000, 10_005)]
     assert_both_agree(History(payments, []), rows)
+
+
+def test_a_simulated_world_at_sampled_rows() -> None:
+    """Thousands of payments of many merchants and devices over 100 days: what small histories never make grow or move."""
+    world = simulated_history(4_000, late_share=0.02)
+    payments = [payment_of(transaction) for transaction in transactions_of(world.events)]
+    changes = [change_from(label) for label in label_changes_of(world.labels)]
+    rows = sorted(np.random.default_rng(1).choice(4_000, 40, replace=False).tolist())
+    assert_both_agree(History(payments, changes), rows)
 
 
 def test_constant_amounts_have_no_zscore() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -114,6 +115,21 @@ def test_reading_changes_nothing(history: History) -> None:
         state.read(transaction_of(replace(payment, customer=f"stranger {number}", merchant="nowhere"), number))
         state.read(transaction_of(payment, number))
     assert state.snapshot() == before
+
+
+@quick
+@given(histories(longest=30, served=True), st.randoms(use_true_random=False))
+def test_reads_that_are_thrown_away_change_no_later_value(history: History, chance: Random) -> None:
+    """A retry, a shadow score, an event of the far future that is then refused: reads in any order, at any time."""
+    state = FeatureState.empty()
+    rows = []
+    for entry in history.log:
+        for _ in range(chance.randint(0, 2)):
+            stray = chance.choice(history.payments)
+            moved = chance.choice([0, -90 * DAY, -DAY, -HOUR, HOUR, DAY, 8 * DAY, 40 * DAY, 200 * DAY])
+            state.read(transaction_of(replace(stray, time=stray.time + moved), 0))
+        rows.append(apply_online(state, [entry]))
+    assert_same_bits(np.vstack([*rows, online_matrix(History([], []))]), online_matrix(history))
 
 
 @quick

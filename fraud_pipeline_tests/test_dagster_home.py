@@ -1,0 +1,49 @@
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fraud_pipeline.dagster_home import prepare_dagster_home
+from fraud_pipeline.settings import Settings
+
+PRODUCTION = Path(__file__).resolve().parent.parent / "dagster.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAGSTER_EVENT_BATCH_SIZE", "OMP_WAIT_POLICY", "DAGSTER_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_everything_lies_under_the_home_and_nothing_reports_to_its_makers(tmp_path: Path) -> None:
+    home = prepare_dagster_home(Settings(home=tmp_path / "a home, with 'odd' characters"))
+    written = yaml.safe_load((home / "dagster.yaml").read_text())
+    assert written["telemetry"] == {"enabled": False}
+    folders = [part["config"]["base_dir"] for part in written.values() if "config" in part]
+    assert len(folders) == 5
+    assert all(Path(folder).is_relative_to(home) for folder in folders)
+    assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "yes"
+    assert int(os.environ["DAGSTER_EVENT_BATCH_SIZE"]) > 0
+
+
+def test_it_is_written_once_and_mended_where_it_was_changed(tmp_path: Path) -> None:
+    path = prepare_dagster_home(Settings(home=tmp_path)) / "dagster.yaml"
+    written = path.stat().st_mtime_ns
+    prepare_dagster_home(Settings(home=tmp_path))
+    assert path.stat().st_mtime_ns == written
+    path.write_text("telemetry: {enabled: true}")
+    prepare_dagster_home(Settings(home=tmp_path))
+    assert yaml.safe_load(path.read_text())["telemetry"] == {"enabled": False}
+
+
+def test_what_a_person_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    prepare_dagster_home(Settings(home=tmp_path))
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_production_keeps_its_history_in_postgresql_and_reports_nothing() -> None:
+    production = yaml.safe_load(PRODUCTION.read_text())
+    assert production["telemetry"] == {"enabled": False}
+    assert production["storage"]["postgres"] == {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
