@@ -71,4 +71,3 @@ def prepare_dagster_home(settings: Settings) -> Path:
         temporary.write_text(content)
         os.replace(temporary, path)
     return home
-

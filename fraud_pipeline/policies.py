@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraud_pipeline.domain.drift import DriftLimits
+from fraud_pipeline.domain.drift_verdict import DriftLimits
 from fraud_pipeline.domain.evaluation import EvaluationSettings
 from fraud_pipeline.domain.gates import GateSettings
 from fraud_pipeline.domain.thresholds import Costs
@@ -38,5 +38,6 @@ def drift_limits(settings: Settings) -> DriftLimits:
         wasserstein=settings.drift_wasserstein,
         jensen_shannon=settings.drift_jensen_shannon,
         prediction=settings.drift_prediction,
+        missed_ratio=settings.drift_missed_ratio,
         fraud_rate_ratio=settings.drift_fraud_rate_ratio,
     )

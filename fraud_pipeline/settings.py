@@ -114,16 +114,20 @@ class Settings(BaseSettings):
         1.0, gt=0, description="Gate (warning): p99 of one decision in process, in milliseconds."
     )
 
-    drift_share: float = Field(0.3, gt=0, le=1, description="Drift: share of the features that must drift.")
+    drift_share: float = Field(0.1, gt=0, le=1, description="Drift: share of the features that must drift.")
     drift_wasserstein: float = Field(
         0.1, gt=0, description="Drift: distance in standard deviations at which a numeric feature drifts."
     )
     drift_jensen_shannon: float = Field(
         0.1, gt=0, le=1, description="Drift: distance at which a feature of few values drifts."
     )
-    drift_prediction: float = Field(0.1, gt=0, description="Drift: distance of the champion's scores.")
+    drift_prediction: float = Field(0.2, gt=0, description="Drift: distance of the champion's scores.")
     drift_fraud_rate_ratio: float = Field(
         2.0, gt=1, description="Drift: how many times the fraud rate may rise or fall among mature labels."
+    )
+
+    drift_missed_ratio: float = Field(
+        1.4, gt=1, description="Drift: how many times the share of missed frauds may rise among mature labels."
     )
 
     @field_validator("home")

@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from fraud_pipeline.dagster_home import prepare_dagster_home
 from fraud_pipeline.settings import Settings

@@ -82,7 +82,9 @@ def build_candidate(
     judgement = judge_classifier(data, split, pair.evaluation, settings=settings)
     reference = period_rows(data, split, split.reference, control_share=settings.control_share)
 
-    def write(model: TrainedClassifier, learned_from: DayRange, metrics: Mapping[str, Any], *, served: bool) -> ModelBundle:
+    def write(
+        model: TrainedClassifier, learned_from: DayRange, metrics: Mapping[str, Any], *, served: bool
+    ) -> ModelBundle:
         path = build_bundle(
             model,
             detector,

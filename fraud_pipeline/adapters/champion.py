@@ -30,11 +30,11 @@ def load_opponent(ledger: Ledger, registry: ModelRegistry, *, tracking_uri: str,
     served = ModelBundle.load(registry.fetch(promotion.version), version=str(promotion.version))
     fingerprint = str(served.facts.metrics.get(EVALUATION_BUNDLE, ""))
     run_id = registry.version(promotion.version).run_id
-    path = _evaluation_bundle(fingerprint, run_id, tracking_uri=tracking_uri, bundles=bundles)
+    path = evaluation_bundle(fingerprint, run_id, tracking_uri=tracking_uri, bundles=bundles)
     return Opponent(promotion.version, served, None if path is None else ModelBundle.load(path))
 
 
-def _evaluation_bundle(fingerprint: str, run_id: str, *, tracking_uri: str, bundles: Path) -> Path | None:
+def evaluation_bundle(fingerprint: str, run_id: str, *, tracking_uri: str, bundles: Path) -> Path | None:
     """The evaluation model's bundle, from this home or else from the run's artifacts; None where neither has it."""
     if not fingerprint:
         return None
@@ -56,3 +56,6 @@ def _evaluation_bundle(fingerprint: str, run_id: str, *, tracking_uri: str, bund
         except (MlflowException, OSError, BundleError):
             return None
         return write_directory(bundles, files) if downloaded == fingerprint else None
+
+
+_evaluation_bundle = evaluation_bundle

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fraud_pipeline.adapters.drift_report import ReportSample
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.drift import DriftLimits, DriftVerdict, Outcomes, judge
@@ -39,7 +39,12 @@ class RecentDays:
 
 
 def recent_days(
-    builder: TrainingSetBuilder, champion: ModelBundle, days: Sequence[date], *, as_of: date, control_share: float | None = None
+    builder: TrainingSetBuilder,
+    champion: ModelBundle,
+    days: Sequence[date],
+    *,
+    as_of: date,
+    control_share: float | None = None,
 ) -> RecentDays | None:
     """Score the champion on the usable ones of `days` with labels known by `as_of`; None where there is no payment.
 
@@ -77,10 +82,10 @@ def judge_drift(
     mature: RecentDays | None,
     seed: int,
     limits: DriftLimits | None = None,
-) -> tuple[DriftVerdict, dict[str, Any]]:
+) -> tuple[DriftVerdict, dict[str, ReportSample]]:
     """Compare the current week with the champion's reference; also returns both samples for a report.
 
-    The samples are {"reference": (columns, raw scores), "current": ...} with the same columns.
+    The samples are by the names that `drift_report.render` gives them.
     """
     reference = champion.reference()
     chosen = np.arange(len(current.data))
@@ -94,8 +99,12 @@ def judge_drift(
         limits=limits,
         predictions=(reference.raw, current.raw[chosen]),
         outcomes=_outcomes(champion, mature),
+        customers=len(np.unique(current.data.customer[chosen])),
     )
-    samples = {"reference": (before, reference.raw, reference.is_fraud), "current": (now, current.raw[chosen], None)}
+    samples = {
+        "reference": ReportSample(before, reference.raw, reference.is_fraud),
+        "current": ReportSample(now, current.raw[chosen]),  # its labels are not mature
+    }
     return verdict, samples
 
 
@@ -107,7 +116,9 @@ def evaluate_champion(
         return None
     probability = champion.facts.calibrator.apply(recent.raw)
     settings = EvaluationSettings(budget=budget, seed=seed)
-    return evaluate(recent.data, recent.raw, probability, thresholds=champion.thresholds, costs=costs, settings=settings)
+    return evaluate(
+        recent.data, recent.raw, probability, thresholds=champion.thresholds, costs=costs, settings=settings
+    )
 
 
 def _outcomes(champion: ModelBundle, mature: RecentDays | None) -> tuple[Outcomes, Outcomes] | None:

@@ -65,7 +65,9 @@ class CheckpointStore:
             raise self._unavailable(err) from err
         content = stored[DIGEST_BYTES:]
         if stored[:DIGEST_BYTES] != _digest(content):
-            raise StateError(f"Checkpoint {name} in {self.url} is damaged.", remedy="Remove it and run `fraud run` again.")
+            raise StateError(
+                f"Checkpoint {name} in {self.url} is damaged.", remedy="Remove it and run `fraud run` again."
+            )
         return bytes(content)
 
     def remove(self, name: str) -> None:

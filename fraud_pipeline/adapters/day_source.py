@@ -10,11 +10,11 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pyarrow as pa
 
-from fraud_pipeline.adapters.dataset_schemas import ATTRIBUTE_PREFIX, LABEL_SCHEMA, transaction_schema
+from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, transaction_schema
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import RecordedTransaction
 from fraud_pipeline.adapters.source_store import SourceStore
-from fraud_pipeline.domain.transaction import Label, LabelChange
+from fraud_pipeline.domain.transaction import ATTRIBUTE_PREFIX, Label, LabelChange
 
 
 class DaySource:

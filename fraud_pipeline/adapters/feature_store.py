@@ -124,7 +124,9 @@ class FeatureStore:
         """
         histories = self.histories()
         if day not in histories:
-            raise StateError(f"{day} has no usable transactions and labels.", remedy="Materialize them first: `fraud run`.")
+            raise StateError(
+                f"{day} has no usable transactions and labels.", remedy="Materialize them first: `fraud run`."
+            )
         state, walked = self._state_before(day, histories, including=True)
         due = [other for other in histories if (walked is None or other > walked) and other <= day]
         for portion in self._portions(due):
@@ -132,7 +134,9 @@ class FeatureStore:
                 pass
         return self._keep(state, day, histories), state
 
-    def _walk(self, days: Sequence[date], state: FeatureState) -> Iterator[tuple[date, pa.Array, npt.NDArray[np.float32]]]:
+    def _walk(
+        self, days: Sequence[date], state: FeatureState
+    ) -> Iterator[tuple[date, pa.Array, npt.NDArray[np.float32]]]:
         """Advance `state` over some days and yield each day's transaction ids and feature values."""
         columns = ("transaction_id", *_EVENT_COLUMNS)
         tables = [self.store.read_day("transactions", day, columns, dictionary=True) for day in days]

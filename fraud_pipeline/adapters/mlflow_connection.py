@@ -22,6 +22,7 @@ _LIMITS: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _ALREADY_THERE: Final = "RESOURCE_ALREADY_EXISTS"
 _NOT_THERE: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
@@ -44,6 +45,10 @@ class Connection:
     def address(self) -> str:
         """The address without a password."""
         return _shown(self.uri)
+
+    def check(self) -> None:
+        """DependencyError where it does not answer."""
+        _probe(self.uri)
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -175,8 +175,7 @@ class ModelRegistry:
             with self._connection.translated():
                 return self._connection.download(f"{wanted.source}/{_BUNDLE}", staging)
         except (DependencyError, InputError) as err:
-            if self._connection.is_server and isinstance(err, DependencyError):
-                raise
+            self._connection.check()  # a registry that is away is another matter than files that are gone
             raise BundleError(
                 f"The files of version {wanted.version} at {wanted.source} are gone.", remedy=_FILES_REMEDY
             ) from err

@@ -32,7 +32,9 @@ class ModelStore:
         content = pickle.dumps({"options": _hash(options), "model": model}, protocol=pickle.HIGHEST_PROTOCOL)
         with whole_file(path) as file:
             file.write(hashlib.blake2b(content, digest_size=16).digest() + content)
-        sets = sorted((folder for folder in self.folder.iterdir() if folder.is_dir()), key=lambda f: f.stat().st_mtime_ns)
+        sets = sorted(
+            (folder for folder in self.folder.iterdir() if folder.is_dir()), key=lambda f: f.stat().st_mtime_ns
+        )
         for folder in sets[:-SETS_KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
         return path

@@ -88,9 +88,9 @@ def score_distributions(curves: Curves, *, thresholds: Thresholds) -> bytes:
             linewidth=1.8, label=name,
         )  # fmt: skip
     left, right = float(curves.score_edges[0]), float(curves.score_edges[-1])
-    marks = ((thresholds.review, "REVIEW", "right"), (thresholds.block, "BLOCK", "left"))
+    marks = [(thresholds.review, "REVIEW", "right"), (thresholds.block, "BLOCK", "left")]
     if thresholds.review == thresholds.block:
-        marks = ((thresholds.block, "BLOCK, no REVIEW", "left"),)
+        marks = [(thresholds.block, "BLOCK, no REVIEW", "left")]
     for raw, name, side in marks:
         if left <= raw <= right:
             axis.axvline(raw, color=INK, linewidth=1, linestyle=":")

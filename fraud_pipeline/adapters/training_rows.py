@@ -17,13 +17,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fraud_pipeline.adapters.dataset_schemas import ATTRIBUTE_PREFIX
 from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.domain.learning_data import NEVER_KNOWN, LabelVersions, LearningData
 from fraud_pipeline.domain.model_input import CODED_FIELDS, ModelInput
 from fraud_pipeline.domain.splits import midnight_us
+from fraud_pipeline.domain.transaction import ATTRIBUTE_PREFIX
 from fraud_pipeline.errors import DatasetError, TrainingDataError
 
 _COLUMNS = ("transaction_id", "event_time", "customer_id", "amount_minor", "writer", *CODED_FIELDS)
@@ -58,7 +58,9 @@ class TrainingRowReader:
         payments = self._payments(days, [ATTRIBUTE_PREFIX + name for name in attributes])
         codes = {name: _codes(payments[name]) for name in CODED_FIELDS}
         if model_input is None:
-            model_input = ModelInput.of(attributes=attributes, codes={name: names for name, (_, names) in codes.items()})
+            model_input = ModelInput.of(
+                attributes=attributes, codes={name: names for name, (_, names) in codes.items()}
+            )
         matrix = self._matrix(days, payments, codes, model_input)
         known_at = payments["event_time"].cast(pa.int64()).to_numpy()
         blocked, control = self._decided(payments, days)
@@ -108,7 +110,8 @@ class TrainingRowReader:
             end = start + table.num_rows
             if end > len(out) or table.num_rows != self.store.manifest("transactions", day).rows:
                 raise DatasetError(
-                    f"The features of {day} are not those of its payments.", remedy="Materialize them again: `fraud run`."
+                    f"The features of {day} are not those of its payments.",
+                    remedy="Materialize them again: `fraud run`.",
                 )
             for column in range(len(computed)):
                 out[start:end, column] = table.column(column).to_numpy()
@@ -187,5 +190,3 @@ def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, .
     place = np.full(len(values) + 1, -1, dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return place[codes], tuple(values[code] for code in order)
-
-

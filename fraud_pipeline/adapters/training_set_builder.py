@@ -93,7 +93,9 @@ class TrainingSetBuilder:
             )
         days = [day for day in days if self._passed(day)]
         if not days:
-            raise TrainingDataError(f"There is no day with features before {as_of}.", remedy="Choose a later as-of date.")
+            raise TrainingDataError(
+                f"There is no day with features before {as_of}.", remedy="Choose a later as-of date."
+            )
         return days, histories
 
     def _passed(self, day: date) -> bool:

@@ -78,7 +78,7 @@ class TrainingStore:
             write_json(staging / "manifest.json", json.loads(json.dumps(content, default=str)))
             target = self.folder / fingerprint
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(staging, target)  # noqa: PTH105 atomic
+            os.replace(staging, target)
             sync_path(self.folder)
         except OSError as err:
             raise write_error(err, self.folder / fingerprint) from err
@@ -100,7 +100,8 @@ class TrainingStore:
             model_input = ModelInput.from_dict(content["model_input"])
         except (KeyError, TypeError, ValueError, OSError) as err:
             raise IntegrityError(
-                f"The training set {folder} is damaged: {err}.", remedy="Remove it and materialize `training_set` again."
+                f"The training set {folder} is damaged: {err}.",
+                remedy="Remove it and materialize `training_set` again.",
             ) from err
         return TrainingSet(fingerprint, data, split, model_input, content["lineage"])
 
@@ -146,14 +147,16 @@ def _save(folder: Path, data: LearningData) -> None:
     for name in _ARRAYS:
         array = getattr(data, name)
         if array is not None:
-            np.save(folder / f"{name}.npy", array.astype(np.bytes_) if array.dtype == object else array, allow_pickle=False)
+            np.save(
+                folder / f"{name}.npy", array.astype(np.bytes_) if array.dtype == object else array, allow_pickle=False
+            )
     if data.label_versions is not None:
         for name in _VERSIONS:
             np.save(folder / f"versions.{name}.npy", getattr(data.label_versions, name), allow_pickle=False)
 
 
-def _load(folder: Path, names: Mapping[str, tuple[str, ...]]) -> LearningData:
-    arrays: dict[str, Any] = {}
+def _load(folder: Path, names: Mapping[str, Any]) -> LearningData:
+    arrays: dict[str, Any] = dict(names)
     for name in _ARRAYS:
         path = folder / f"{name}.npy"
         if path.exists():
@@ -162,7 +165,7 @@ def _load(folder: Path, names: Mapping[str, tuple[str, ...]]) -> LearningData:
     versions = None
     if (folder / "versions.row.npy").exists():
         versions = LabelVersions(*(np.load(folder / f"versions.{name}.npy", allow_pickle=False) for name in _VERSIONS))
-    return LearningData(**arrays, **names, label_versions=versions)
+    return LearningData(**arrays, label_versions=versions)
 
 
 def _split(stored: Mapping[str, Any]) -> Split:
@@ -171,4 +174,3 @@ def _split(stored: Mapping[str, Any]) -> Split:
         for name in ("train", "validation", "test")
     }
     return Split(as_of=date.fromisoformat(stored["as_of"]), warm_up_days=int(stored["warm_up_days"]), **ranges)
-

@@ -1,6 +1,6 @@
 """Lands a simulated world in a home: days of the simulation in, Parquet under `source/` out.
 
-Knows the dataset store and the simulation; nothing of Dagster or the command line. The clock is an argument.
+Knows the source store and the simulation; nothing of Dagster or the command line. The clock is an argument.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,19 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fraud_pipeline.adapters.dataset_store import (
-    LABEL_SCHEMA,
-    TRANSACTION_SCHEMA,
-    TRUTH_SCHEMA,
-    SourceStore,
-    SourceWriter,
-    WorldManifest,
-    refuse_other_world,
-)
-from fraud_pipeline.domain.simulation import World, WorldConfig
+from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, TRANSACTION_SCHEMA, TRUTH_SCHEMA
+from fraud_pipeline.adapters.source_store import SourceStore, SourceWriter, WorldManifest, refuse_other_world
+from fraud_pipeline.domain.simulation import SimulatedDay, World, WorldConfig
+from fraud_pipeline.errors import InputError
 
 Progress = Callable[[int, int], None]
 """Called with days done and days in all."""
@@ -50,7 +44,7 @@ def settled_config(config: WorldConfig, *, home: Path) -> WorldConfig:
     world = present.manifest()
     try:
         settled = replace(config, end=world.end)
-    except ValueError:
+    except InputError:
         return config
     return settled if world.fingerprint == world_fingerprint(settled) else config
 
@@ -88,28 +82,41 @@ def land_world(
 
 
 def _write_days(world: World, writer: SourceWriter, progress: Progress | None) -> tuple[int, int, int]:
-    """Write every day; labels wait until no later day can add to the day on which they become known."""
+    """Write every day while the next one is made; labels wait until no later day can add to the day they become known.
+
+    One thread does all the writing, in order, and at most one day waits for it.
+    """
     rows = frauds = labels = 0
     waiting: dict[date, list[pa.Table]] = {}
-    for done, day in enumerate(world.days(), start=1):
-        writer.write_day("transactions", day.day, arrow_table(day.transactions, TRANSACTION_SCHEMA))
-        writer.write_day("truth", day.day, arrow_table(day.truth, TRUTH_SCHEMA))
-        for known_on, table in _by_day_known(arrow_table(day.labels, LABEL_SCHEMA)):
-            waiting.setdefault(known_on, []).append(table)
-        _write_labels(writer, waiting, upto=day.day)
-        rows += len(day)
-        frauds += len(day.truth["is_fraud"])
-        labels += len(day.labels["is_fraud"])
-        if progress is not None:
-            progress(done, world.config.days)
+    with ThreadPoolExecutor(1, thread_name_prefix="world-writer") as thread:
+        written: Future[None] = thread.submit(lambda: None)
+        for done, day in enumerate(world.days(), start=1):
+            written.result()
+            written = thread.submit(_write_day, writer, day, waiting)
+            rows += len(day)
+            frauds += len(day.truth["is_fraud"])
+            labels += len(day.labels["is_fraud"])
+            if progress is not None:
+                progress(done, world.config.days)
+        written.result()
     _write_labels(writer, waiting, upto=max(waiting, default=world.config.end))
     return rows, frauds, labels
+
+
+def _write_day(writer: SourceWriter, day: SimulatedDay, waiting: dict[date, list[pa.Table]]) -> None:
+    writer.write_day("transactions", day.day, arrow_table(day.transactions, TRANSACTION_SCHEMA))
+    writer.write_day("truth", day.day, arrow_table(day.truth, TRUTH_SCHEMA))
+    for known_on, table in _by_day_known(arrow_table(day.labels, LABEL_SCHEMA)):
+        waiting.setdefault(known_on, []).append(table)
+    _write_labels(writer, waiting, upto=day.day)
 
 
 def _write_labels(writer: SourceWriter, waiting: dict[date, list[pa.Table]], *, upto: date) -> None:
     for known_on in sorted(day for day in waiting if day <= upto):
         table = pa.concat_tables(waiting.pop(known_on))
-        writer.write_day("labels", known_on, table.sort_by([("known_at", "ascending"), ("transaction_id", "ascending")]))
+        writer.write_day(
+            "labels", known_on, table.sort_by([("known_at", "ascending"), ("transaction_id", "ascending")])
+        )
 
 
 def _by_day_known(labels: pa.Table) -> list[tuple[date, pa.Table]]:
@@ -130,8 +137,22 @@ def arrow_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Ta
 
 def _arrow_array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
-        text = pa.array(values, pa.binary()).cast(pa.string())
-        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        return _arrow_strings(values)
     if pa.types.is_timestamp(kind):
         return pa.array(values.astype(np.int64)).cast(kind)
     return pa.array(values, kind, from_pandas=True)
+
+
+def _arrow_strings(values: NDArray[np.bytes_]) -> pa.Array:
+    """Numpy's byte strings as Arrow's, empty ones as null. Ids fill their width, so that their bytes need no conversion."""
+    rows, width = len(values), values.dtype.itemsize
+    text = values.view(np.uint8).reshape(rows, width)
+    present = text[:, 0] != 0
+    complete = bool(present.all())
+    letters = text if complete else text[present]
+    if not letters.all():
+        return pa.array(values, pa.binary(), mask=None if complete else ~present).cast(pa.string())
+    ends = np.zeros(rows + 1, np.int32)
+    np.cumsum(present, out=ends[1:])
+    bitmap = None if complete else pa.py_buffer(np.packbits(present, bitorder="little"))
+    return pa.StringArray.from_buffers(rows, pa.py_buffer(ends * np.int32(width)), pa.py_buffer(letters), bitmap)

@@ -31,8 +31,9 @@ DOWNSTREAM_DAYS = (
 ).with_label("days whose inputs are there and passed their checks")
 
 REPORTS = (
-    dg.AutomationCondition.any_deps_updated()
-    .since(dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated())
+    dg.AutomationCondition.any_deps_updated().since(
+        dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    )
     & ~dg.AutomationCondition.any_deps_missing().allow(dg.AssetSelection.assets("champion_bundle"))
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()

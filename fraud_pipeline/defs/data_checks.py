@@ -74,10 +74,18 @@ def features_suite(
 
 @dg.multi_asset_check(
     specs=[
-        dg.AssetCheckSpec("volume_is_like_recent_days", asset="transactions", description="No day has far more or far fewer payments than the four weeks before it."),
-        dg.AssetCheckSpec("newest_day_is_fresh", asset="transactions", description="The newest day is yesterday's, or the last of a history."),
+        dg.AssetCheckSpec(
+            "volume_is_like_recent_days",
+            asset="transactions",
+            description="No day has far more or far fewer payments than the four weeks before it.",
+        ),
+        dg.AssetCheckSpec(
+            "newest_day_is_fresh",
+            asset="transactions",
+            description="The newest day is yesterday's, or the last of a history.",
+        ),
     ]
-)  # fmt: skip
+)
 def transactions_over_time(
     context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[DatasetStore], settings: dg.ResourceParam[Settings]
 ) -> Iterator[dg.AssetCheckResult]:
@@ -144,7 +152,11 @@ def _results(dataset: str, verdicts: Sequence[DayVerdict], store: DatasetStore) 
         store.set_verdict(dataset, verdict.day, verdict.verdict, [str(failure) for failure in verdict.failures])
     failed = [verdict for verdict in verdicts if not verdict.passed]
     passed = len(verdicts) - len(failed)
-    facts = {"days judged": len(verdicts), "days that failed": len(failed), "failures": table(_failures(failed))}
+    facts: dict[str, Any] = {
+        "days judged": len(verdicts),
+        "days that failed": len(failed),
+        "failures": table(_failures(failed)),
+    }
     shown: Mapping[str, Any] = {**facts, **_offending_rows(failed)}
     yield dg.AssetCheckResult(
         asset_key=dataset, check_name=VALID_DAYS_EXIST, passed=passed > 0 or not verdicts, metadata=facts,
@@ -167,11 +179,11 @@ def _warning(asset: str, name: str, verdicts: Sequence[DayVerdict]) -> dg.AssetC
 
 
 def _failures(failed: Sequence[DayVerdict]) -> list[dict[str, Any]]:
+    found = [(verdict.day, failure) for verdict in failed for failure in verdict.failures]
     return [
-        {"day": verdict.day, "claim": failure.expectation, "column": failure.column, "rows": failure.unexpected_count, "observed": failure.observed}
-        for verdict in failed
-        for failure in verdict.failures
-    ][:SHOWN_FAILURES]  # fmt: skip
+        {"day": day, "claim": f.expectation, "column": f.column, "rows": f.unexpected_count, "observed": f.observed}
+        for day, f in found[:SHOWN_FAILURES]
+    ]
 
 
 def _offending_rows(failed: Sequence[DayVerdict]) -> dict[str, Any]:

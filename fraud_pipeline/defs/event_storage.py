@@ -47,6 +47,8 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         with self.index_transaction() as connection:
             ids = [int(number) for number in connection.execute(numbered, rows).scalars()]
             self._store_asset_event_tags(connection, batch, ids)
-            newest = {event.get_dagster_event().asset_key: (event, number) for event, number in zip(batch, ids, strict=True)}
+            newest = {
+                event.get_dagster_event().asset_key: (event, number) for event, number in zip(batch, ids, strict=True)
+            }
             for event, number in newest.values():
                 self._store_asset_event(connection, event, number)

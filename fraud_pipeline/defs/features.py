@@ -54,7 +54,9 @@ def features(
     deps=["features", dg.AssetDep("feature_state", partition_mapping=DAY_BEFORE)],
 )  # fmt: skip
 def feature_state(
-    context: dg.AssetExecutionContext, feature_store: dg.ResourceParam[FeatureStore], store: dg.ResourceParam[DatasetStore]
+    context: dg.AssetExecutionContext,
+    feature_store: dg.ResourceParam[FeatureStore],
+    store: dg.ResourceParam[DatasetStore],
 ) -> dg.MaterializeResult[None]:
     """The memory of every customer, merchant and device after a day: where the next day, and the live service, go on.
 

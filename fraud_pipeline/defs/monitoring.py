@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_pipeline import policies
 from fraud_pipeline.adapters.champion import load_champion
 from fraud_pipeline.adapters.champion_watch import (
     CURRENT_DAYS,
@@ -13,11 +14,12 @@ from fraud_pipeline.adapters.champion_watch import (
     mature_days_since,
     recent_days,
 )
+from fraud_pipeline.adapters.drift_report import render
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.parity_source import check_parity
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.defs.automation import REPORTS
-from fraud_pipeline.defs.pages import OWNERS, table
+from fraud_pipeline.defs.pages import OWNERS, link, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
 from fraud_pipeline.defs.training import experiment_settings
 from fraud_pipeline.domain.bundle import ModelBundle
@@ -55,8 +57,13 @@ def drift_report(
     if current is None:
         raise DatasetError(f"There is no payment in the week before {as_of}.", remedy="Materialize its days first.")
     verdict, samples = judge_drift(
-        champion, current, mature=_mature(builder, champion, as_of, settings), seed=settings.seed
-    )
+        champion, current, mature=_mature(builder, champion, as_of, settings), seed=settings.seed,
+        limits=policies.drift_limits(settings),
+    )  # fmt: skip
+    page = render(
+        verdict, settings.reports_dir / "drift" / f"{as_of}-version-{champion.version}.html", **samples, seed=settings.seed,
+        title=f"Drift of version {champion.version} as of {as_of}",
+    )  # fmt: skip
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": verdict.current_rows,
@@ -65,6 +72,7 @@ def drift_report(
             "as of": str(as_of),
             "why": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons)),
             "drifted share of inputs": verdict.share,
+            "Evidently page": link(page),
             "verdict": dg.MetadataValue.json(verdict.to_dict()),
         }
     )
@@ -81,7 +89,12 @@ def champion_knows_this_world(context: dg.AssetCheckExecutionContext) -> dg.Asse
 
 
 @dg.asset(
-    group_name="monitoring", kinds={"python"}, owners=OWNERS, code_version="1", deps=INPUTS, automation_condition=REPORTS
+    group_name="monitoring",
+    kinds={"python"},
+    owners=OWNERS,
+    code_version="1",
+    deps=INPUTS,
+    automation_condition=REPORTS,
 )
 def performance_report(
     context: dg.AssetExecutionContext, config: ReportConfig, builder: dg.ResourceParam[TrainingSetBuilder],
@@ -133,7 +146,9 @@ def parity_report(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[
 def batch_equals_online(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Not one value differs between what models are trained on and what they are served."""
     event = context.instance.get_latest_materialization_event(dg.AssetKey("parity_report"))
-    differing = event.asset_materialization.metadata["differing values"].value if event and event.asset_materialization else 0
+    differing = (
+        event.asset_materialization.metadata["differing values"].value if event and event.asset_materialization else 0
+    )
     return dg.AssetCheckResult(passed=differing == 0, description=f"{differing} values differ.")
 
 
@@ -143,7 +158,7 @@ def newest_drift(instance: dg.DagsterInstance) -> dict[str, Any] | None:
     if event is None or event.asset_materialization is None:
         return None
     metadata = event.asset_materialization.metadata
-    verdict = metadata["verdict"].value
+    verdict: Any = metadata["verdict"].value
     return {
         "status": metadata["status"].value,
         "champion": metadata["champion"].value,

@@ -1,8 +1,9 @@
 """Days: the one kind of partition. Which days there are follows from the world that the home holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -28,23 +29,14 @@ DAYS_WITHOUT_WORLD = 120
 """What an empty home shows: as many days as the demo would simulate."""
 
 
-def fit_days(definitions: dg.Definitions, *, home: Path, today: date) -> dg.Definitions:
-    """The definitions with the days of the world in `home` as the partitions of every daily asset."""
+def fit_days(assets: Iterable[Any], *, home: Path, today: date) -> list[Any]:
+    """The assets with the days of the world in `home` as the partitions of every daily one."""
     days = world_days(home, today=today)
 
     def fitted(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec if spec.partitions_def is None else spec.replace_attributes(partitions_def=days)
 
-    assets = [a.map_asset_specs(fitted) if isinstance(a, dg.AssetsDefinition) else a for a in definitions.assets or ()]
-    return dg.Definitions(
-        assets=assets,
-        asset_checks=definitions.asset_checks,
-        jobs=definitions.jobs,
-        schedules=definitions.schedules,
-        sensors=definitions.sensors,
-        resources=definitions.resources,
-        executor=definitions.executor,
-    )
+    return [asset.map_asset_specs(fitted) if isinstance(asset, dg.AssetsDefinition) else asset for asset in assets]
 
 
 def world_days(home: Path, *, today: date) -> dg.DailyPartitionsDefinition:
@@ -94,4 +86,3 @@ def range_tags(first: date, last: date) -> dict[str, str]:
 def today_utc() -> date:
     """The day that it is now: the one clock of the code location."""
     return datetime.now(UTC).date()
-

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_pipeline import policies
 from fraud_pipeline.adapters.candidate import (
     EVALUATION_BUNDLE,
     Candidate,
@@ -26,7 +27,7 @@ from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plot, run_link, table
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
-from fraud_pipeline.domain.gates import REQUIRED_GATES, GateSettings
+from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.domain.promotion import GateEvidence
 from fraud_pipeline.errors import NotFound
 from fraud_pipeline.settings import Settings
@@ -60,11 +61,11 @@ def candidate_bundle(
         chosen, pair, detectors.served, settings=experiment, code_version=version_of("fraud-pipeline"), created_at=datetime.now(UTC),
         root=settings.bundles_dir,
     )  # fmt: skip
-    opponent = load_opponent(
-        ledger, registry, tracking_uri=settings.mlflow_tracking_uri, bundles=settings.bundles_dir
-    )
-    comparison = opponent and compare_with_champion(candidate, opponent, chosen, builder=builder, settings=experiment)
-    results = judge_candidate(candidate, comparison, limits=gate_settings(settings))
+    opponent = load_opponent(ledger, registry, tracking_uri=settings.mlflow_tracking_uri, bundles=settings.bundles_dir)
+    comparison = None
+    if opponent is not None:
+        comparison = compare_with_champion(candidate, opponent, chosen, builder=builder, settings=experiment)
+    results = judge_candidate(candidate, comparison, limits=policies.gate_settings(settings))
     run_id = mlflow.active_run().info.run_id
     mlflow.log_artifacts(str(candidate.evaluation_bundle.path), EVALUATION_BUNDLE)
     version = registry.register(
@@ -103,7 +104,9 @@ def candidate_bundle(
     ]
     + [
         dg.AssetCheckSpec(
-            "decision_within_latency_budget", asset="candidate_bundle", description="Gate, as a warning: one decision in time."
+            "decision_within_latency_budget",
+            asset="candidate_bundle",
+            description="Gate, as a warning: one decision in time.",
         )
     ]
 )
@@ -122,9 +125,7 @@ def gates(registry: dg.ResourceParam[Any]) -> Iterator[dg.AssetCheckResult]:
         )
 
 
-@dg.asset(
-    group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1", deps=["candidate_bundle"]
-)
+@dg.asset(group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1", deps=["candidate_bundle"])
 def champion_bundle(
     context: dg.AssetExecutionContext, registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger]
 ) -> dg.MaterializeResult[None]:
@@ -160,18 +161,6 @@ def judged_candidate(registry: Any) -> Any:
     return found[0]
 
 
-def gate_settings(settings: Settings) -> GateSettings:
-    """The limits of the gates in this installation."""
-    return GateSettings(
-        min_pr_auc=settings.min_pr_auc,
-        min_recall=settings.min_recall,
-        min_calibration_ratio=settings.min_calibration_ratio,
-        max_calibration_ratio=settings.max_calibration_ratio,
-        value_loss=settings.max_value_loss,
-        max_decision_ms=settings.max_decision_ms,
-    )
-
-
 def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, bytes]:
     """Draw the evaluation and keep the pictures in `folder`."""
     judgement = candidate.judgement
@@ -189,7 +178,13 @@ def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, by
 
 def _gate_row(result: Any) -> dict[str, Any]:
     passed = "passed" if result.passed else "warned" if result.severity == "warn" else "FAILED"
-    return {"gate": result.name, "result": passed, "value": result.value, "limit": result.limit, "why": result.explanation}
+    return {
+        "gate": result.name,
+        "result": passed,
+        "value": result.value,
+        "limit": result.limit,
+        "why": result.explanation,
+    }
 
 
 def _metric_row(name: str, metric: Any) -> dict[str, Any]:

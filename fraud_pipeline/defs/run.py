@@ -75,7 +75,6 @@ class Session:
             tags=tags,
             run_config={**QUIET, **(config or {})},
             asset_selection=None if only is None else [dg.AssetKey(name) for name in only],
-            resources=self.resources,
             raise_on_error=False,  # so that one report that fails takes no other step with it
         )
         failed = [(e.step_key, e.step_failure_data.error) for e in result.all_events if e.is_step_failure]
@@ -104,7 +103,8 @@ class Session:
         return listen
 
     def _load(self) -> tuple[dg.Definitions, DagsterInstance]:
-        return load_definitions(self.settings), DagsterInstance.from_config(str(self.settings.dagster_home))
+        definitions = load_definitions(self.settings, resources=self.resources)
+        return definitions, DagsterInstance.from_config(str(self.settings.dagster_home))
 
 
 def run_stages(
@@ -168,7 +168,10 @@ def _world(settings: Settings, *, now: datetime, progress: Progress) -> WorldMan
         rate=settings.rate, fraud_rate=settings.fraud_rate, seed=settings.seed, currency=settings.currency,
     )  # fmt: skip
     return land_world(
-        config, home=settings.home, created_at=now, progress=lambda done, total: progress("simulating payments", done, total)
+        config,
+        home=settings.home,
+        created_at=now,
+        progress=lambda done, total: progress("simulating payments", done, total),
     )
 
 
@@ -177,12 +180,15 @@ def _materialize_days(session: Session, days: Sequence[date]) -> int:
     store = session.resources["store"]
     due = set(session.resources["feature_store"].stale_days(days))
     for day in days:
-        if not (store.has_day("transactions", day) and store.has_day("labels", day)):
-            due.add(day)
-        elif store.manifest("transactions", day).verdict == "unchecked":
+        there = store.has_day("transactions", day) and store.has_day("labels", day)
+        if not there or store.manifest("transactions", day).verdict == "unchecked":
             due.add(day)
     if due and not session.execute("ingest_days", tags=range_tags(min(due), max(due))):
-        failed = [day for day in days if store.has_day("transactions", day) and store.manifest("transactions", day).verdict == "failed"]
+        failed = [
+            day
+            for day in days
+            if store.has_day("transactions", day) and store.manifest("transactions", day).verdict == "failed"
+        ]
         raise InputError(
             f"The data checks stopped the run: {len(failed)} days failed ({', '.join(map(str, failed[:3]))}).",
             remedy="`fraud status` names them; the Dagster UI shows the rows (`fraud dev`).",
@@ -233,6 +239,7 @@ def _judged(registry: ModelRegistry, training_set: str, settings: Settings) -> A
 
 
 def open_registry(settings: Settings) -> ModelRegistry:
+    """The registry, outside of a Dagster run."""
     return ModelRegistry.open(
         settings.mlflow_tracking_uri, artifact_root=settings.artifacts_dir, cache_dir=settings.bundles_dir
     )

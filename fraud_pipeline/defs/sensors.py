@@ -36,6 +36,7 @@ def drift_retrain(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[
         as_of=datetime.combine(found["as_of"], time.min, UTC),
         champion_version=found["champion"],
         drifted=found["status"] == "drift",
+        broken_input=found["status"] == "broken_input",
         reason="; ".join(found["reasons"]),
     )
     last, now = ledger.last_episode(), datetime.now(UTC)
@@ -66,7 +67,8 @@ def drift_retrain_done(context: dg.RunStatusSensorContext, ledger: dg.ResourcePa
 
 
 @dg.run_failure_sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING, description="Reports failed runs; notes those that a drift episode asked for."
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports failed runs; notes those that a drift episode asked for.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, ledger: dg.ResourceParam[Ledger]) -> None:
     """Say which run failed and why, in the daemon's log, where an alerting system picks it up."""

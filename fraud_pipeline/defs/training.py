@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_pipeline import policies
 from fraud_pipeline.adapters.day_plots import periods
 from fraud_pipeline.adapters.model_store import ModelStore
 from fraud_pipeline.adapters.plots import feature_importance
@@ -15,12 +16,9 @@ from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingSet, TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plot, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
-from fraud_pipeline.domain.evaluation import EvaluationSettings
 from fraud_pipeline.domain.experiment import ExperimentSettings, train_classifiers, train_detectors
-from fraud_pipeline.domain.thresholds import Costs
 from fraud_pipeline.domain.training import Recipe
 from fraud_pipeline.settings import Settings
-
 
 ROWS_PER_THREAD = 50_000
 
@@ -73,9 +71,7 @@ def training_set(
     )
 
 
-@dg.asset(
-    group_name="training", kinds={"xgboost", "mlflow"}, owners=OWNERS, code_version="1", deps=["training_set"]
-)
+@dg.asset(group_name="training", kinds={"xgboost", "mlflow"}, owners=OWNERS, code_version="1", deps=["training_set"])
 def xgboost_model(
     context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
     models: dg.ResourceParam[ModelStore], settings: dg.ResourceParam[Settings], mlflow: dg.ResourceParam[Any],
@@ -89,7 +85,12 @@ def xgboost_model(
     pair = train_classifiers(chosen.data, chosen.split, settings=experiment)
     models.write(chosen.fingerprint, "xgboost_model", pair, options=recipe_options(settings))
     recipe = pair.evaluation.recipe
-    parameters = {"kind": recipe.kind, "imbalance": recipe.imbalance, "trees": pair.evaluation.n_trees, **recipe.resolved()}
+    parameters = {
+        "kind": recipe.kind,
+        "imbalance": recipe.imbalance,
+        "trees": pair.evaluation.n_trees,
+        **recipe.resolved(),
+    }
     mlflow.log_params({f"classifier.{name}": value for name, value in parameters.items()})
     mlflow.log_params({"training_set": chosen.fingerprint, "as_of": chosen.split.as_of, "seed": settings.seed})
     return dg.MaterializeResult(
@@ -144,8 +145,8 @@ def experiment_settings(settings: Settings) -> ExperimentSettings:
     """How this installation trains and judges."""
     return ExperimentSettings(
         recipe=Recipe(kind=settings.model, imbalance=settings.imbalance),
-        costs=Costs(settings.review_cost, settings.false_block_cost, settings.fraud_loss_share),
-        evaluation=EvaluationSettings(budget=settings.alert_budget, seed=settings.seed),
+        costs=policies.costs(settings),
+        evaluation=policies.evaluation_settings(settings),
         search_trials=settings.search_trials,
         control_share=settings.control_share,
         seed=settings.seed,

@@ -108,7 +108,7 @@ def _present(sample: NDArray[np.floating]) -> Floats:
 
 
 def _has_few_values(ordered: Floats) -> bool:
-    return 1 + np.count_nonzero(np.diff(ordered)) <= MOST_DISTINCT
+    return bool(1 + np.count_nonzero(np.diff(ordered)) <= MOST_DISTINCT)
 
 
 def _shares_by_value(before: Floats, now: Floats) -> tuple[Floats, Floats]:

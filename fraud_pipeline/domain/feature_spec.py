@@ -88,15 +88,13 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def _amount() -> list[Feature]:
-    def of(name: str, unit: str, window: str, meaning: str, missing: str = "never", **more: tuple[str, ...]) -> Feature:
-        return Feature(
-            name, "amount", "customer" if "customer" in name else "transaction", unit, window, meaning, missing, **more
-        )
+    def of(name: str, unit: str, meaning: str, aliases: tuple[str, ...] = ()) -> Feature:
+        return Feature(name, "amount", "transaction", unit, "now", meaning, aliases=aliases)
 
     return [
-        of("amount", "currency", "now", "The payment's amount", aliases=("amount",)),
-        of("amount_log", "log(1 + currency)", "now", "The natural logarithm of one plus the amount"),
-        of("amount_is_round", "flag", "now", "The amount is in whole units of the currency"),
+        of("amount", "currency", "The payment's amount", ("amount",)),
+        of("amount_log", "log(1 + currency)", "The natural logarithm of one plus the amount"),
+        of("amount_is_round", "flag", "The amount is in whole units of the currency"),
         Feature(
             "amount_zscore_30d", "amount", "customer", "standard deviations", "30d",
             "The amount's distance from the customer's mean, in standard deviations of the customer's amounts",

@@ -30,7 +30,7 @@ from fraud_pipeline.domain.simulation_catalogue import (
 )
 from fraud_pipeline.domain.simulation_chance import Bools, Floats, Hashes, Ints
 from fraud_pipeline.domain.simulation_drift import Levels
-from fraud_pipeline.domain.simulation_payments import DAY_S, HONEST, DEVICE_BITS, Payments
+from fraud_pipeline.domain.simulation_payments import DAY_S, DEVICE_BITS, HONEST, Payments
 from fraud_pipeline.domain.simulation_population import EXPLORE, STRANGERS, Population, usual_slot
 
 WEEKDAYS: Final = (0.95, 0.93, 0.95, 1.00, 1.14, 1.15, 0.88)
@@ -75,8 +75,8 @@ class Today:
         return WEEKDAYS[day.weekday()] * MONTHS[day.month - 1] * HOLIDAYS.get((day.month, day.day), 1.0)
 
 
-def whereabouts(world: Population, day: Ints) -> Ints:
-    """The city in which each customer is on a day (one for all, or one each): home, or away on a journey."""
+def whereabouts(world: Population, day: int) -> Ints:
+    """The city in which each customer is on a day: home, or away on a journey."""
     people = world.customers
     since = np.mod(day + people.trip_phase, people.trip_every)
     trip = np.floor_divide(day + people.trip_phase, people.trip_every).astype(np.int64)
@@ -106,7 +106,9 @@ def hours_of(category: Ints, shift_h: Floats, rng: np.random.Generator) -> Float
     return np.mod(np.where(awake, hours, rng.uniform(0, 24, n)), 24.0) * 3600.0
 
 
-def ordinary_amounts(world: Population, customer: Ints, merchant: Ints, category: Ints, rng: np.random.Generator) -> Floats:
+def ordinary_amounts(
+    world: Population, customer: Ints, merchant: Ints, category: Ints, rng: np.random.Generator
+) -> Floats:
     """Log-normal by category, customer and merchant; major units."""
     spread = CATEGORY_SPREAD[category] * rng.standard_normal(len(category))
     price = world.merchants.price[world.merchants.model(merchant)]
@@ -116,7 +118,7 @@ def ordinary_amounts(world: Population, customer: Ints, merchant: Ints, category
 def honest_payments(world: Population, today: Today) -> Payments:
     """All honest payments of a day, in the order of the customers."""
     rng = chance.stream(world.seed, chance.PAYMENTS, today.index + chance.BEFORE_START)
-    away = whereabouts(world, np.int64(today.index)) if today.level.covid < 1 else world.customers.city
+    away = whereabouts(world, today.index) if today.level.covid < 1 else world.customers.city
     if 0 < today.level.covid < 1:
         stays = chance.uniform(world.seed, 13, np.arange(len(away))) < today.level.covid
         away = np.where(stays, world.customers.city, away)
@@ -205,7 +207,9 @@ def _amounts(
     return np.where((way == ONLINE) & (u[2] < VERIFICATION), 0.0, amount)
 
 
-def _devices(world: Population, today: Today, customer: Ints, way: Ints, rng: np.random.Generator) -> tuple[Hashes, Hashes]:
+def _devices(
+    world: Population, today: Today, customer: Ints, way: Ints, rng: np.random.Generator
+) -> tuple[Hashes, Hashes]:
     """The device of each payment (0 where there is none) and the customer's phone."""
     n = len(customer)
     day = np.full(n, today.index)

@@ -13,92 +13,29 @@ from typing import Final
 import numpy as np
 
 from fraud_pipeline.domain import simulation_behaviour as behaviour
-from fraud_pipeline.domain import simulation_chance as chance
-from fraud_pipeline.domain.simulation_catalogue import (
-    ATM,
-    CATEGORY_LOG_MEDIAN,
-    ONLINE,
-    POS,
-    TRANSFER,
-    categories_of,
+from fraud_pipeline.domain.simulation_catalogue import ATM, ONLINE, POS, TRANSFER, categories_of
+from fraud_pipeline.domain.simulation_chance import Floats
+from fraud_pipeline.domain.simulation_payments import DAY_S
+from fraud_pipeline.domain.simulation_population import MERCHANT_CODES, STRANGERS
+from fraud_pipeline.domain.simulation_scene import (
+    HOUR_S,
+    Deeds,
+    Scene,
+    boldness,
+    first_move_s,
+    new_devices,
+    partly_strange,
+    typical_amount,
+    victims_of,
+    without_some,
 )
-from fraud_pipeline.domain.simulation_chance import Floats, Hashes, Ints
-from fraud_pipeline.domain.simulation_payments import DAY_S, DEVICE_BITS
-from fraud_pipeline.domain.simulation_population import MERCHANT_CODES, STRANGERS, Population
 
 COMPROMISED_DAYS: Final = (24, 45)
 LONGEST_DAYS: Final = 46
 """No campaign lasts longer: a day looks this far back for the ones that still run."""
-HOUR_S: Final = 3_600.0
 _PAYEE: Final = int(categories_of("payee", way=TRANSFER)[0])
 _RETAIL: Final = int(categories_of("retail", way=ONLINE)[0])
 _GOODS: Final = categories_of("electronics", "fashion", "grocery", "fuel", "home", "hotel", way=POS)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What a campaign can choose from on the day it begins."""
-
-    world: Population
-    day: int
-    holders: Ints
-    """Customers who have an account by then."""
-    online_small: Ints
-    online_resale: Ints
-    payees: Ints
-    skimmable: Ints
-    """Shops and online shops with some traffic, but not the busiest."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Deeds:
-    """A campaign's payments, before places and devices of the victims are filled in. `at_s` counts from the day's midnight."""
-
-    at_s: Floats
-    customer: Ints
-    merchant: Ints
-    amount: Floats
-    device: Hashes | None = None
-    """None: the victim's own. 0 in it: none."""
-    proxied: float = 1.0
-    """Share of the connections that look like the victim's; the others come from one foreign city."""
-    own_share: float = 0.0
-    """Share of payments that borrow the victim's own device all the same."""
-
-
-def _victims(scene: Scene, count: int, rng: np.random.Generator) -> Ints:
-    return scene.holders[rng.integers(0, len(scene.holders), count)]
-
-
-def _new_devices(count: int, rng: np.random.Generator) -> Hashes:
-    return (rng.integers(1, 2**48, count, dtype=np.uint64) & DEVICE_BITS) | np.uint64(1)
-
-
-def _without(device: Hashes, share: float, rng: np.random.Generator) -> Hashes:
-    return np.where(rng.random(len(device)) < share, np.uint64(0), device)
-
-
-def _typical(scene: Scene, customer: Ints, merchant: Ints) -> Floats:
-    """What the customer would spend on such a thing."""
-    category = scene.world.merchants.category[scene.world.merchants.model(merchant)]
-    return np.exp(CATEGORY_LOG_MEDIAN[category] + scene.world.customers.spend[customer])
-
-
-def _begins(rng: np.random.Generator) -> float:
-    """Seconds after midnight; fraudsters keep all hours, with a liking for the evening and the night."""
-    return float(np.mod(rng.normal(23.5, 3.5), 24.0)) * HOUR_S
-
-
-def _some_strange(scene: Scene, merchant: Ints, share: float, rng: np.random.Generator) -> Ints:
-    """Puts merchants of the long tail in the place of some."""
-    n = len(merchant)
-    strange = scene.world.merchants.stranger(merchant, rng.integers(0, STRANGERS, n))
-    return np.where(rng.random(n) < share, strange, merchant)
-
-
-def _boldness(median: float, rng: np.random.Generator) -> float:
-    """How far above the victim's own amounts a campaign goes: some stay low to last, some grab what they can."""
-    return float(rng.lognormal(np.log(median), 0.8))
 
 
 def card_testing(scene: Scene, rng: np.random.Generator) -> Deeds:
@@ -108,19 +45,19 @@ def card_testing(scene: Scene, rng: np.random.Generator) -> Deeds:
     """
     cards = int(rng.integers(4, 13))
     tries = rng.integers(2, 6, cards)
-    victims = _victims(scene, cards, rng)
+    victims = victims_of(scene, cards, rng)
     shop = scene.online_small[rng.integers(0, len(scene.online_small))]
-    start = _begins(rng) + np.cumsum(rng.exponential(400.0, cards))
+    start = first_move_s(rng) + np.cumsum(rng.exponential(400.0, cards))
     row = np.repeat(np.arange(cards), tries)
-    at = np.repeat(start, tries) + rng.exponential(70.0, len(row)).cumsum() * 0.3 + rng.uniform(0, 120, len(row))
+    at = np.repeat(start, tries) + rng.exponential(150.0, len(row))
     tiny = np.where(rng.random(len(row)) < 0.15, 0.0, rng.lognormal(np.log(2.2), 0.7, len(row)))
     cashed = np.flatnonzero(rng.random(cards) < 0.45)
     cashed = np.repeat(cashed, rng.integers(1, 3, len(cashed)))
     later = start[cashed] + 600.0 + rng.exponential(9 * HOUR_S, len(cashed))
     shops = scene.online_resale[rng.integers(0, len(scene.online_resale), len(cashed))]
-    loot = _typical(scene, victims[cashed], shops) * rng.lognormal(np.log(2.2), 0.5, len(cashed))
-    machine = _new_devices(cards, rng)[np.arange(cards) // int(rng.integers(3, 9))]
-    device = _without(machine[np.concatenate((row, cashed))], 0.25, rng)
+    loot = typical_amount(scene, victims[cashed], shops) * rng.lognormal(np.log(2.2), 0.5, len(cashed))
+    machine = new_devices(cards, rng)[np.arange(cards) // int(rng.integers(3, 9))]
+    device = without_some(machine[np.concatenate((row, cashed))], 0.25, rng)
     return Deeds(
         at_s=np.concatenate((at, later)),
         customer=victims[np.concatenate((row, cashed))],
@@ -137,16 +74,16 @@ def account_takeover(scene: Scene, rng: np.random.Generator) -> Deeds:
     Given away by a device never seen with the customer, new merchants, and amounts above the customer's own.
     """
     count = int(rng.integers(4, 11))
-    victim = np.repeat(_victims(scene, 1, rng), count)
-    nights = rng.integers(0, int(rng.integers(1, 4)), count) * DAY_S
-    at = nights + _begins(rng) + np.sort(rng.exponential(1.2 * HOUR_S, count))
+    victim = np.repeat(victims_of(scene, 1, rng), count)
+    night_s = DAY_S * np.floor(rng.uniform(0.0, float(rng.integers(1, 4)), count))
+    at: Floats = night_s + first_move_s(rng) + np.sort(rng.exponential(1.2 * HOUR_S, count))
     moves_money = rng.random(count) < 0.4
     shops = scene.online_resale[rng.integers(0, len(scene.online_resale), count)]
     merchant = np.where(moves_money, scene.payees[rng.integers(0, len(scene.payees), count)], shops)
-    merchant = _some_strange(scene, merchant, 0.3, rng)
-    amount = _typical(scene, victim, merchant) * _boldness(4.0, rng) * rng.lognormal(0.0, 0.5, count)
-    device = np.repeat(_new_devices(1, rng), count)
-    return Deeds(at, victim, merchant, amount, _without(device, 0.10, rng), proxied=0.65, own_share=0.08)
+    merchant = partly_strange(scene, merchant, 0.3, rng)
+    amount = typical_amount(scene, victim, merchant) * boldness(4.0, rng) * rng.lognormal(0.0, 0.5, count)
+    device = np.repeat(new_devices(1, rng), count)
+    return Deeds(at, victim, merchant, amount, without_some(device, 0.10, rng), proxied=0.65, own_share=0.08)
 
 
 def compromised_merchant(scene: Scene, rng: np.random.Generator) -> Deeds:
@@ -182,17 +119,17 @@ def stolen_card(scene: Scene, rng: np.random.Generator) -> Deeds:
     """
     world = scene.world
     count = int(rng.integers(4, 12))
-    victim = np.repeat(_victims(scene, 1, rng), count)
+    victim = np.repeat(victims_of(scene, 1, rng), count)
     home = world.customers.city[victim[:1]]
     city = np.repeat(world.destinations(home, rng.random(1), rng.random(1), abroad=True), count)
-    at = _begins(rng) + np.sort(rng.uniform(0, float(rng.uniform(1, 14)) * HOUR_S, count))
+    at = first_move_s(rng) + np.sort(rng.uniform(0, float(rng.uniform(1, 14)) * HOUR_S, count))
     way = np.where(rng.random(count) < 0.22, ATM, POS)
     tries = world.merchants.pick(np.repeat(world.pools(way, city), 3), rng.random(3 * count)).reshape(count, 3)
     resells = np.isin(world.merchants.category[tries], _GOODS)
     merchant = tries[np.arange(count), np.argmax(resells, axis=1)]
-    rises = _boldness(3.6, rng) * (1.0 + np.linspace(0.0, 0.8, count))
-    merchant = _some_strange(scene, merchant, 0.4, rng)
-    amount = _typical(scene, victim, merchant) * rises * rng.lognormal(0.0, 0.4, count)
+    rises = boldness(3.6, rng) * (1.0 + np.linspace(0.0, 0.8, count))
+    merchant = partly_strange(scene, merchant, 0.4, rng)
+    amount = typical_amount(scene, victim, merchant) * rises * rng.lognormal(0.0, 0.4, count)
     return Deeds(at, victim, merchant, amount, np.zeros(count, np.uint64))
 
 
@@ -204,16 +141,16 @@ def fraud_ring(scene: Scene, rng: np.random.Generator) -> Deeds:
     members = int(rng.integers(10, 21))
     uses = rng.integers(1, 4, members)
     row = np.repeat(np.arange(members), uses)
-    victim = _victims(scene, members, rng)[row]
+    victim = victims_of(scene, members, rng)[row]
     days = float(rng.uniform(6, 20))
     at = np.repeat(rng.uniform(0, days, members), uses) * DAY_S + rng.exponential(5 * HOUR_S, len(row))
     seconds = behaviour.hours_of(np.full(len(row), _RETAIL), np.ones(len(row)), rng)
     at = np.floor(at / DAY_S) * DAY_S + seconds
     shops = scene.online_resale[rng.integers(0, len(scene.online_resale), int(rng.integers(1, 4)))]
     merchant = shops[rng.integers(0, len(shops), len(row))]
-    machines = _new_devices(int(rng.integers(1, 3)), rng)
-    device = _without(machines[rng.integers(0, len(machines), len(row))], 0.12, rng)
-    amount = _typical(scene, victim, merchant) * rng.lognormal(np.log(1.6), 0.5, len(row))
+    machines = new_devices(int(rng.integers(1, 3)), rng)
+    device = without_some(machines[rng.integers(0, len(machines), len(row))], 0.12, rng)
+    amount = typical_amount(scene, victim, merchant) * rng.lognormal(np.log(1.6), 0.5, len(row))
     return Deeds(at, victim, merchant, amount, device, proxied=0.85)
 
 
@@ -224,7 +161,7 @@ def slow_low_value(scene: Scene, rng: np.random.Generator) -> Deeds:
     """
     days = float(rng.uniform(18, 44))
     count = 2 + int(rng.poisson(days / 2.2))
-    victim = np.repeat(_victims(scene, 1, rng), count)
+    victim = np.repeat(victims_of(scene, 1, rng), count)
     shops = scene.online_small[rng.integers(0, len(scene.online_small), 2)]
     merchant = shops[(rng.random(count) < 0.3).astype(np.int64)]
     seconds = behaviour.hours_of(scene.world.merchants.category[merchant], np.zeros(count), rng)
@@ -240,17 +177,17 @@ def push_payment_scam(scene: Scene, rng: np.random.Generator) -> Deeds:
     """
     count = int(rng.integers(5, 13))
     uses = rng.integers(1, 4, count)
-    victim = np.repeat(_victims(scene, count, rng), uses)
+    victim = np.repeat(victims_of(scene, count, rng), uses)
     n = len(victim)
     days = float(rng.uniform(3, 12))
     at = np.repeat(np.floor(rng.uniform(0, days, count)), uses) * DAY_S
     at = at + behaviour.hours_of(np.full(n, _PAYEE), np.zeros(n), rng)
-    like = scene.payees[rng.integers(0, len(scene.payees))]
-    fresh = rng.integers(STRANGERS, MERCHANT_CODES // len(scene.world.merchants.price) - 1)
-    mule = int(scene.world.merchants.stranger(like, fresh))
+    like = scene.payees[rng.integers(0, len(scene.payees), 1)]
+    fresh = rng.integers(STRANGERS, MERCHANT_CODES // len(scene.world.merchants.price) - 1, 1)
+    mule = np.repeat(scene.world.merchants.stranger(like, fresh), n)
     spend = np.exp(scene.world.customers.spend[victim])
     amount = spend * rng.lognormal(np.log(750.0), 0.7, n)
-    return Deeds(at, victim, np.full(n, mule), amount)
+    return Deeds(at, victim, mule, amount)
 
 
 Campaign = Callable[[Scene, np.random.Generator], Deeds]

@@ -21,7 +21,15 @@ from fraud_pipeline.domain.transaction import CHANNELS, MAX_AMOUNT_MINOR
 
 DELAY_SHAPE: Final = (2.0, 12.0)
 """Beta parameters of the label delay: of 1 to 30 days, half within 4.6 days, 8 in 10 within 7, 1 in 50 after 12."""
-LABEL_COPIES: Final = ("event_time", "customer_id", "merchant_id", "merchant_category", "channel", "country", "device_id")
+LABEL_COPIES: Final = (
+    "event_time",
+    "customer_id",
+    "merchant_id",
+    "merchant_category",
+    "channel",
+    "country",
+    "device_id",
+)
 
 Columns = Mapping[str, NDArray[Any]]
 

@@ -74,7 +74,9 @@ class WorldConfig:
         _between("fraud_rate", self.fraud_rate, 0, 0.5)
         _between("unlabelled_share", self.unlabelled_share, 0, 1)
         if len(self.label_delay_days) != 2:
-            raise _broken("label_delay_days", self.label_delay_days, "must be two numbers: the shortest and the longest delay")
+            raise _broken(
+                "label_delay_days", self.label_delay_days, "must be two numbers: the shortest and the longest delay"
+            )
         low, high = self.label_delay_days
         _between("label_delay_days (the shortest)", low, 0, 365)
         _between("label_delay_days (the longest)", high, 0, 365)
@@ -90,7 +92,9 @@ class WorldConfig:
             if drift.kind in seen:
                 raise _broken("drifts", drift, "each kind may be given once")
             if not self.start <= drift.on < self.end:
-                raise _broken("drifts", drift, f"the date must lie in the world, from {self.start} to before {self.end}")
+                raise _broken(
+                    "drifts", drift, f"the date must lie in the world, from {self.start} to before {self.end}"
+                )
             seen.add(drift.kind)
 
     @property

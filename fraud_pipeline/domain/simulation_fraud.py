@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fraud_pipeline.domain import simulation_behaviour as behaviour
 from fraud_pipeline.domain import simulation_chance as chance
@@ -15,14 +16,13 @@ from fraud_pipeline.domain.simulation_campaigns import (
     KINDS,
     LONGEST_DAYS,
     NEW_FRAUD,
-    Deeds,
-    Scene,
     skimmed_a_day,
 )
 from fraud_pipeline.domain.simulation_catalogue import ATM, CATEGORY_WAY, ONLINE, POS, TRANSFER, categories_of
 from fraud_pipeline.domain.simulation_chance import Hashes, Ints
 from fraud_pipeline.domain.simulation_payments import DAY_S, Payments
 from fraud_pipeline.domain.simulation_population import Population
+from fraud_pipeline.domain.simulation_scene import Deeds, Scene
 
 SKIMMABLE_QUANTILES: Final = (0.08, 0.30)
 _SMALL: Final = categories_of("digital", "gaming", "delivery", way=ONLINE)
@@ -91,7 +91,7 @@ def _choices(world: Population) -> dict[str, Ints]:
         "online_small": of(_SMALL),
         "online_resale": of(_RESALE),
         "payees": np.flatnonzero(merchants.way == TRANSFER),
-        "skimmable": shops[busy[shops]],
+        "skimmable": shops[busy[shops]] if busy[shops].any() else shops,
     }
 
 
@@ -100,7 +100,7 @@ def _fill_in(world: Population, day: int, made: Sequence[tuple[int, int, Deeds]]
     sizes = [len(deeds.at_s) for _, _, deeds in made]
     n = sum(sizes)
 
-    def each(values: Sequence[float], kind: type = np.int64) -> np.ndarray:
+    def each(values: ArrayLike, kind: type = np.int64) -> np.ndarray:
         return np.repeat(np.asarray(values, kind), sizes)
 
     def joined(column: str, kind: type = np.float64) -> np.ndarray:
@@ -134,7 +134,12 @@ def _fill_in(world: Population, day: int, made: Sequence[tuple[int, int, Deeds]]
 
 
 def _devices(
-    world: Population, customer: Ints, way: Ints, at_s: np.ndarray, made: Sequence[tuple[int, int, Deeds]], rng: np.random.Generator
+    world: Population,
+    customer: Ints,
+    way: Ints,
+    at_s: np.ndarray,
+    made: Sequence[tuple[int, int, Deeds]],
+    rng: np.random.Generator,
 ) -> tuple[Hashes, Hashes]:
     """The campaign's devices, or the victims' own where it has none or borrows them; and the victims' phones."""
     n = len(customer)

@@ -116,7 +116,9 @@ class Population:
     def pools(self, way: Ints, city: Ints) -> Ints:
         """The pool in which somebody who is in `city` and pays this way finds a merchant."""
         at = np.where(way == POS, 2 * city, 2 * city + 1)
-        return np.where(way < ATM, np.where(way == ONLINE, 2 * self.cities, at), np.where(way == ATM, at, 2 * self.cities + 1))
+        return np.where(
+            way < ATM, np.where(way == ONLINE, 2 * self.cities, at), np.where(way == ATM, at, 2 * self.cities + 1)
+        )
 
     def destinations(self, home: Ints, u: Floats, v: Floats, *, abroad: bool) -> Ints:
         """A city other than home for each, by its number of shops, from uniform numbers.

@@ -67,7 +67,10 @@ _ATTRIBUTE_NAME = re.compile(r"[a-z0-9_]{1,40}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"-?\d{1,13}(\.\d{1,12})?", re.ASCII)
 """25 digits at most, so that decimal arithmetic is exact."""
-_KNOWN_FIELDS: Final = frozenset(TRANSACTION_COLUMNS) - {"amount_minor", "writer", "sequence"} | {"amount", "attributes"}
+_KNOWN_FIELDS: Final = frozenset(TRANSACTION_COLUMNS) - {"amount_minor", "writer", "sequence"} | {
+    "amount",
+    "attributes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def parse_transaction(
     Raises InvalidTransaction with every broken rule.
     """
     reader = _Reader(payload)
-    parsed = {
+    parsed: dict[str, object] = {
         "transaction_id": reader.identifier("transaction_id"),
         "event_time": reader.event_time(received_at),
         "customer_id": reader.text("customer_id", 64),
@@ -282,7 +285,9 @@ class _Reader:
         for name, item in value.items():
             number = _finite(item)
             if not isinstance(name, str) or not _ATTRIBUTE_NAME.fullmatch(name):
-                self.reject(f"attributes.{ascii(name).strip(chr(39))[:40]}", item, "its name must be 1 to 40 of a-z 0-9 _")
+                self.reject(
+                    f"attributes.{ascii(name).strip(chr(39))[:40]}", item, "its name must be 1 to 40 of a-z 0-9 _"
+                )
             elif number is None:
                 self.reject(f"attributes.{name}", item, "must be a finite number")
             else:
@@ -308,7 +313,9 @@ def _decimal(value: object) -> Decimal | None:
     if isinstance(value, float):
         return Decimal(float.__repr__(value)) if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return value if value.is_finite() and -30 < value.adjusted() < 30 and len(value.as_tuple().digits) < 28 else None
+        return (
+            value if value.is_finite() and -30 < value.adjusted() < 30 and len(value.as_tuple().digits) < 28 else None
+        )
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         try:
             return Decimal(value)

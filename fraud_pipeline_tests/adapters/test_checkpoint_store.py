@@ -39,7 +39,7 @@ def test_removing_twice_is_no_error(checkpoints: CheckpointStore) -> None:
 
 
 def test_a_missing_checkpoint_says_what_to_do(checkpoints: CheckpointStore) -> None:
-    with pytest.raises(StateError, match="There is no checkpoint a.*Run `fraud run` again"):
+    with pytest.raises(StateError, match=r"There is no checkpoint a.*Run `fraud run` again"):
         checkpoints.read("a")
 
 

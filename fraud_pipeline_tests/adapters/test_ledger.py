@@ -83,7 +83,9 @@ def test_sequences_run_on_without_gaps_per_writer(ledger: Ledger):
 
 
 def test_a_kafka_writers_offsets_are_kept(ledger: Ledger):
-    ledger.append([LedgerEntry(payment(1), T0, sequence=41), LedgerEntry(payment(2), T0, sequence=43)], writer="topic[0]")
+    ledger.append(
+        [LedgerEntry(payment(1), T0, sequence=41), LedgerEntry(payment(2), T0, sequence=43)], writer="topic[0]"
+    )
     recorded = ledger.transaction("t2")
     assert recorded is not None
     assert (recorded.writer, recorded.sequence) == ("topic[0]", 43)

@@ -82,7 +82,10 @@ def test_many_who_open_a_new_ledger_at_once_all_find_it_migrated(ledger_url: str
 
 
 def test_sqlite_is_set_up_for_one_writer_and_many_readers(tmp_path):
-    with Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") as ledger, ledger._database.reading() as connection:
+    with (
+        Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") as ledger,
+        ledger._database.reading() as connection,
+    ):
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

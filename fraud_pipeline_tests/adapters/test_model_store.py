@@ -25,7 +25,7 @@ def test_a_damaged_model_is_never_unpickled(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     path = store.write("set1", "xgboost_model", 1, options={})
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(IntegrityError, match="is damaged.*Materialize `xgboost_model` again"):
+    with pytest.raises(IntegrityError, match=r"is damaged.*Materialize `xgboost_model` again"):
         store.read("set1", "xgboost_model")
 
 

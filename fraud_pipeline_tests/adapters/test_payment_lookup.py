@@ -18,14 +18,24 @@ from fraud_pipeline.errors import NotFound
 
 def payment(name: str, day: int, **more: object) -> dict[str, object]:
     required = {"transaction_id": name, "event_time": datetime(2026, 1, day, 12, tzinfo=UTC), "amount_minor": 1234}
-    return {**required, "customer_id": "c", "merchant_id": "m", "currency": "USD", "merchant_category": "fuel", "channel": "pos", **more}
+    return {
+        **required,
+        "customer_id": "c",
+        "merchant_id": "m",
+        "currency": "USD",
+        "merchant_category": "fuel",
+        "channel": "pos",
+        **more,
+    }
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> DatasetStore:
     store = DatasetStore(tmp_path)
     for day in (1, 2):
-        rows = [payment(f"t{day}{n}", day, country="DE", **{"attributes.ip_risk": 0.5 * n if n else None}) for n in range(3)]
+        rows = [
+            payment(f"t{day}{n}", day, country="DE", **{"attributes.ip_risk": 0.5 * n if n else None}) for n in range(3)
+        ]
         store.write_day("transactions", date(2026, 1, day), pa.Table.from_pylist(rows))
         values = {name: np.arange(3, dtype=np.float32) + column for column, name in enumerate(FEATURE_NAMES)}
         ids = {"transaction_id": [str(row["transaction_id"]) for row in rows]}

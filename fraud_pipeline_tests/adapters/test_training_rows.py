@@ -41,7 +41,8 @@ def test_rows_are_the_payments_in_order_with_their_stored_features(
 ) -> None:
     builder, days = world
     rows = builder.rows(days[:3], as_of=WORLD_END)
-    payments = [id for day in days[:3] for id in builder.store.read_day("transactions", day)["transaction_id"].to_pylist()]
+    tables = [builder.store.read_day("transactions", day) for day in days[:3]]
+    payments = [identifier for table in tables for identifier in table["transaction_id"].to_pylist()]
     assert rows.data.transaction_id.tolist() == payments
     stored = builder.store.read_day("features", days[1])
     start = builder.store.manifest("transactions", days[0]).rows
@@ -100,7 +101,9 @@ def test_a_training_set_is_found_again_by_what_it_depends_on(tmp_path: Path) -> 
 def test_stale_features_are_refused(tmp_path: Path) -> None:
     builder, days = built(tmp_path, days=6)
     builder.store.set_verdict("transactions", days[2], "failed", ["x"])
-    with pytest.raises(DatasetError, match=f"3 days from {days[3]} on have no features, or features of another history"):
+    with pytest.raises(
+        DatasetError, match=f"3 days from {days[3]} on have no features, or features of another history"
+    ):
         builder.fingerprint(WORLD_END, limits=LIMITS)
 
 

@@ -47,11 +47,11 @@ class World:
         self.source = self.resources["source"] = DealtDays(self.resources["source"])
         self.store: DatasetStore = self.resources["store"]
         self.instance = instance
-        self.definitions = load_definitions(self.settings)
+        self.definitions = load_definitions(self.settings, resources=self.resources)
 
     def run(self, first: date, last: date, *, only: Sequence[str] | None = None) -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_job_def("ingest_days").execute_in_process(
-            instance=self.instance, tags=range_tags(first, last), resources=self.resources, run_config=QUIET,
+            instance=self.instance, tags=range_tags(first, last), run_config=QUIET,
             raise_on_error=False, asset_selection=None if only is None else [dg.AssetKey(name) for name in only],
         )  # fmt: skip
 

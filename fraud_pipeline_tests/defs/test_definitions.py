@@ -98,7 +98,9 @@ def test_every_page_says_what_its_asset_is(definitions: dg.Definitions) -> None:
 
 def test_only_days_and_reports_start_by_themselves(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    automatic = {k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).automation_condition is not None}
+    automatic = {
+        k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).automation_condition is not None
+    }
     daily = {"transactions", "labels", "features", "feature_state"}
     assert automatic == daily | {"drift_report", "performance_report", "parity_report"}
 

@@ -45,7 +45,9 @@ def stored(home: Path) -> dict[str, Any]:
     return found
 
 
-def materialize(home: Path, monkeypatch: pytest.MonkeyPatch, *, batch: int) -> tuple[dict[str, Any], dg.DagsterInstance]:
+def materialize(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, batch: int
+) -> tuple[dict[str, Any], dg.DagsterInstance]:
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", str(batch))
     instance = dg.DagsterInstance.from_config(str(prepare_dagster_home(Settings(home=home))))
     assert isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage)

@@ -83,7 +83,7 @@ def card_precision_slowly(raw, fraud, customer, day, k):
     """The handbook's definition, customer by customer."""
     found, precisions = set(), []
     for d in np.unique(day):
-        best = {}
+        best: dict[int, tuple[float, bool]] = {}
         for r, f, c in zip(raw[day == d], fraud[day == d], customer[day == d], strict=True):
             if c not in found:
                 score, compromised = best.get(c, (-np.inf, False))

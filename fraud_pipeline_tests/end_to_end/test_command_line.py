@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which `fraud run` has made a champion."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SETTINGS, "FRAUD_HOME": str(home)}.items():
             patch.setenv(name, value)
         assert cli.run(["run", "--json"]) == 0
-    yield home
+    return home
 
 
 @pytest.fixture
