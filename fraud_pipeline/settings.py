@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     merchants: int = Field(600, ge=1, description="Simulation: merchants.")
     days: int = Field(120, ge=1, le=3_650, description="Simulation: days of history, ending at last midnight.")
     rate: float = Field(1.7, gt=0, le=1_000, description="Simulation: payments per customer and day.")
-    fraud_rate: float = Field(0.01, gt=0, lt=0.5, description="Simulation: share of payments that are fraud.")
+    fraud_rate: float = Field(0.006, gt=0, lt=0.5, description="Simulation: share of payments that are fraud.")
 
     model: Literal["xgboost", "random_forest"] = Field("xgboost", description="Classifier of the next training.")
     imbalance: Literal["none", "weight", "smote"] = Field(
@@ -114,20 +114,21 @@ class Settings(BaseSettings):
         1.0, gt=0, description="Gate (warning): p99 of one decision in process, in milliseconds."
     )
 
-    drift_share: float = Field(0.1, gt=0, le=1, description="Drift: share of the features that must drift.")
+    drift_share: float = Field(0.1, gt=0, le=1, description="Drift: share of the counted features that must drift.")
     drift_wasserstein: float = Field(
         0.1, gt=0, description="Drift: distance in standard deviations at which a numeric feature drifts."
     )
     drift_jensen_shannon: float = Field(
         0.1, gt=0, le=1, description="Drift: distance at which a feature of few values drifts."
     )
-    drift_prediction: float = Field(0.2, gt=0, description="Drift: distance of the champion's scores.")
+    drift_prediction: float = Field(
+        0.2, gt=0, description="Drift: distance of the champion's scores in standard deviations."
+    )
+    drift_missed_ratio: float = Field(
+        1.4, gt=1, description="Drift: how many times more frauds per payment the alerts may miss, of mature labels."
+    )
     drift_fraud_rate_ratio: float = Field(
         2.0, gt=1, description="Drift: how many times the fraud rate may rise or fall among mature labels."
-    )
-
-    drift_missed_ratio: float = Field(
-        1.4, gt=1, description="Drift: how many times the share of missed frauds may rise among mature labels."
     )
 
     @field_validator("home")

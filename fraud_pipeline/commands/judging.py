@@ -13,7 +13,7 @@ from fraud_pipeline.adapters.rethreshold import ThresholdPolicy
 from fraud_pipeline.adapters.rethreshold import rethreshold as choose_anew
 from fraud_pipeline.commands.opening import open_builder, open_ledger, open_registry
 from fraud_pipeline.domain.bundle import ModelBundle
-from fraud_pipeline.domain.drift import DriftVerdict
+from fraud_pipeline.domain.drift_verdict import DriftVerdict
 from fraud_pipeline.errors import DatasetError, NotFound
 from fraud_pipeline.settings import Settings
 

@@ -71,7 +71,7 @@ def candidate_bundle(
     version = registry.register(
         candidate.bundle.path,
         run_id=run_id,
-        tags={"dagster_run_id": context.run_id, "training_set": chosen.fingerprint, "recipe": recipe_tag(settings)},
+        tags={"dagster_run_id": context.run.run_id, "training_set": chosen.fingerprint, "recipe": recipe_tag(settings)},
     )
     evidence = GateEvidence.of(
         results, fingerprint=version.fingerprint, against_version=opponent.version if opponent else None
@@ -137,7 +137,7 @@ def champion_bundle(
     version = judged_candidate(registry)
     path = registry.fetch(version.version)
     promotion = promote(
-        ledger, registry, version.version, who=f"dagster run {context.run_id}", required_gates=REQUIRED_GATES,
+        ledger, registry, version.version, who=f"dagster run {context.run.run_id}", required_gates=REQUIRED_GATES,
         reason="all gates passed",
     )  # fmt: skip
     return dg.MaterializeResult(

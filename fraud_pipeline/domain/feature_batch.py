@@ -27,6 +27,8 @@ from fraud_pipeline.errors import StateError
 
 FAR, NEAR = 16, 6
 """How many events ahead memory is asked for: records first, then the ends of the lists that they point to."""
+WORDS_PER_EVENT = 16
+"""What a history takes of the heap, generously: untouched pages cost nothing, growing copies everything."""
 _CHUNK = 65_536
 """Rows between two reports of progress."""
 
@@ -108,7 +110,7 @@ def _roomy(state: FeatureState, events: int) -> Any:
     """Room for a typical history at once; what is more grows as it goes."""
     from fraud_pipeline.domain.feature_layout import grown
 
-    return grown(state.arrays, words=int(state.arrays.allocator[0]) + 8 * events + 4096)
+    return grown(state.arrays, words=int(state.arrays.allocator[0]) + WORDS_PER_EVENT * events + 4096)
 
 
 def _event_rows(columns: EventColumns, state: FeatureState) -> npt.NDArray[Any]:

@@ -180,7 +180,10 @@ def fetch_lists(state, event):
     prefetch(state.heap, first_word(lists, row, EVENT_WORDS) + lists[row, 3] * EVENT_WORDS, 0)
     customer = state.customers[event.customer]
     prefetch(state.heap, first_word(lists, row, EVENT_WORDS) + (customer.from_7d - customer.dropped) * EVENT_WORDS, 0)
-    prefetch(state.heap, first_word(lists, row + 1, DAY_WORDS) + lists[row + 1, 3] * DAY_WORDS, -32)
+    days = first_word(lists, row + 1, DAY_WORDS)
+    prefetch(state.heap, days + customer.habit_from * DAY_WORDS, 0)
+    prefetch(state.heap, days + customer.recent_from * DAY_WORDS, 0)
+    prefetch(state.heap, days + lists[row + 1, 3] * DAY_WORDS, -32)
     prefetch(state.pairs, pair_home(state.pairs, (np.int64(event.customer) << 32) | np.int64(event.merchant)), 0)
     lists, row, merchant = state.entity_lists, 3 * event.merchant, state.entities[event.merchant]
     prefetch(state.heap, first_word(lists, row, MINUTE_WORDS), 0)

@@ -40,7 +40,7 @@ CUSTOMER: Final = np.dtype(
         ("sum_30d", "i8"), ("squares_30d", "i8"), ("max_30d", "i8"), ("max_30d_at", "i8"),
         ("from_7d", "i8"), ("sum_7d", "i8"), ("max_7d", "i8"), ("max_7d_at", "i8"),
         ("dropped", "i8"), ("country_at", "i8"), ("other_country_at", "i8"),
-        ("habit_day", "i8"), ("recent_count", "i8"), ("recent_sum", "i8"), ("recent_max", "i8"),
+        ("habit_day", "i8"), ("habit_from", "i8"), ("recent_from", "i8"), ("recent_to", "i8"), ("recent_count", "i8"), ("recent_sum", "i8"), ("recent_max", "i8"),
         ("habit_count", "i8"), ("habit_sum", "i8"), ("habit_max", "i8"),
     ]
 )  # fmt: skip

@@ -264,25 +264,52 @@ def read_habit(state, event, t, amount, out):
 
 @compiled
 def derive_habit(state, slot, today):
-    """Sum the day buckets up as of today; a closed day never changes, so this holds for the whole day."""
+    """Let the day buckets enter and leave the last 10 days and the 50 before, as of today; a closed day never changes."""
     customer, heap, row = state.customers[slot], state.heap, 2 * slot + DAYS
-    recent_count, recent_sum, recent_max = 0, 0, 0
-    habit_count, habit_sum, habit_max = 0, 0, 0
-    at = first_word(state.customer_lists, row, DAY_WORDS)
-    for _ in range(state.customer_lists[row, 3]):
-        age = today - heap[at]
-        if 1 <= age <= HABIT_RECENT_DAYS:
-            recent_count += heap[at + 1]
-            recent_sum += heap[at + 2]
-            recent_max = max(recent_max, heap[at + 3])
-        elif HABIT_RECENT_DAYS < age <= HABIT_DAYS:
-            habit_count += heap[at + 1]
-            habit_sum += heap[at + 2]
-            habit_max = max(habit_max, heap[at + 3])
-        at += DAY_WORDS
+    if customer.habit_day == NEVER or customer.habit_day > today:
+        customer.habit_from, customer.recent_from, customer.recent_to = 0, 0, 0
+        customer.recent_count, customer.recent_sum, customer.recent_max = 0, 0, 0
+        customer.habit_count, customer.habit_sum, customer.habit_max = 0, 0, 0
     customer.habit_day = today
-    customer.recent_count, customer.recent_sum, customer.recent_max = recent_count, recent_sum, recent_max
-    customer.habit_count, customer.habit_sum, customer.habit_max = habit_count, habit_sum, habit_max
+    first, length = first_word(state.customer_lists, row, DAY_WORDS), state.customer_lists[row, 3]
+    at = first + customer.recent_to * DAY_WORDS
+    while customer.recent_to < length and heap[at] < today:
+        customer.recent_count += heap[at + 1]
+        customer.recent_sum += heap[at + 2]
+        customer.recent_max = max(customer.recent_max, heap[at + 3])
+        customer.recent_to += 1
+        at += DAY_WORDS
+    recent_left, habit_left = False, False
+    at = first + customer.recent_from * DAY_WORDS
+    while customer.recent_from < customer.recent_to and heap[at] < today - HABIT_RECENT_DAYS:
+        customer.recent_count -= heap[at + 1]
+        customer.recent_sum -= heap[at + 2]
+        recent_left |= heap[at + 3] == customer.recent_max
+        customer.habit_count += heap[at + 1]
+        customer.habit_sum += heap[at + 2]
+        customer.habit_max = max(customer.habit_max, heap[at + 3])
+        customer.recent_from += 1
+        at += DAY_WORDS
+    at = first + customer.habit_from * DAY_WORDS
+    while customer.habit_from < customer.recent_from and heap[at] < today - HABIT_DAYS:
+        customer.habit_count -= heap[at + 1]
+        customer.habit_sum -= heap[at + 2]
+        habit_left |= heap[at + 3] == customer.habit_max
+        customer.habit_from += 1
+        at += DAY_WORDS
+    if recent_left:
+        customer.recent_max = largest_of_days(heap, first, customer.recent_from, customer.recent_to)
+    if habit_left:
+        customer.habit_max = largest_of_days(heap, first, customer.habit_from, customer.recent_from)
+
+
+@compiled
+def largest_of_days(heap, first, begin, end):
+    """The largest amount of some day buckets; 0 of none."""
+    largest = np.int64(0)
+    for i in range(begin, end):
+        largest = max(largest, heap[first + i * DAY_WORDS + 3])
+    return largest
 
 
 @compiled
@@ -430,8 +457,14 @@ def forget_customer(state, slot, t):
 @compiled
 def add_to_day(state, row, day, amount):
     """Count the amount in the bucket of its day."""
-    heap, lists = state.heap, state.customer_lists
-    drop_older(heap, lists, row, DAY_WORDS, day - HABIT_DAYS)
+    heap, lists, customer = state.heap, state.customer_lists, state.customers[row // 2]
+    dropped = drop_older(heap, lists, row, DAY_WORDS, day - HABIT_DAYS)
+    if dropped > 0:
+        if customer.habit_from < dropped:
+            customer.habit_day = NEVER
+        customer.habit_from -= dropped
+        customer.recent_from -= dropped
+        customer.recent_to -= dropped
     at = first_word(lists, row, DAY_WORDS) + (lists[row, 3] - 1) * DAY_WORDS
     if lists[row, 3] == 0 or heap[at] != day:
         at = push(heap, state.allocator, lists, row, DAY_WORDS)

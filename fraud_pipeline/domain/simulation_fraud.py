@@ -59,10 +59,14 @@ class Underworld:
                 parts.append(campaigns.take(np.arange(low, high)))
         return Payments.together(parts) if parts else self._begun[day].take(np.zeros(0, np.int64))
 
+    def scene(self, day: int) -> Scene:
+        """What campaigns that begin on a day can choose from."""
+        holders = np.flatnonzero(self.world.customers.joined <= day)
+        return Scene(world=self.world, day=day, holders=holders, **self._choices)
+
     def _campaigns_of(self, day: int) -> Payments:
         """Every payment of the campaigns that begin on a day, by time."""
-        holders = np.flatnonzero(self.world.customers.joined <= day)
-        scene = Scene(world=self.world, day=day, holders=holders, **self._choices)
+        scene = self.scene(day)
         made: list[tuple[int, int, Deeds]] = []
         rng = chance.stream(self.world.seed, chance.CAMPAIGNS, day + chance.BEFORE_START)
         for code, kind in enumerate(KINDS):

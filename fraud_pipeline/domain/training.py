@@ -237,7 +237,7 @@ def _boost(
     import xgboost as xgb
 
     settings = {name: value for name, value in params.items() if name not in _OURS}
-    settings |= {"seed": seed, "nthread": threads, "verbosity": 0, "eval_metric": ["logloss", "aucpr"]}
+    settings |= {"seed": seed, "nthread": threads, "verbosity": 0, "eval_metric": ["aucpr", "logloss"]}
     matrix = xgb.QuantileDMatrix(features, is_fraud, weight=weight, max_bin=params["max_bin"], nthread=threads)
     callbacks = [] if progress is None else [_reporter(progress, params["rounds"])]
     if validation is None:

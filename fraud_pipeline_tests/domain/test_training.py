@@ -50,8 +50,8 @@ def test_every_recipe_learns_repeats_itself_and_survives_pickling(world, recipe)
 def test_boosting_stops_where_validation_no_longer_improves(world):
     train, validation, _ = world
     fitted = fit_classifier(train, validation, recipe=Recipe(params={**QUICK, "rounds": 300}), seed=0, threads=1)
-    curve = fitted.learning_curve["aucpr"]
-    assert fitted.n_trees == int(np.argmax(curve)) + 1
+    curve = fitted.learning_curve["logloss"]
+    assert fitted.n_trees == int(np.argmin(curve)) + 1
     assert fitted.n_trees < len(curve) < 300
     assert fitted.model.num_boosted_rounds() == fitted.n_trees
 
@@ -156,6 +156,6 @@ def test_the_search_tries_the_recipe_itself_first_and_repeats_itself(world):
     assert first.trials[0]["max_depth"] == 3
     assert first.pr_auc == max(trial["pr_auc"] for trial in first.trials)
     best = fit_classifier(train, validation, recipe=first.recipe, seed=5, threads=1)
-    assert max(best.learning_curve["aucpr"]) == pytest.approx(first.pr_auc, abs=0.01)
+    assert best.learning_curve["aucpr"][best.n_trees - 1] == pytest.approx(first.pr_auc, abs=0.01)
     with pytest.raises(TrainingDataError, match="at least one trial"):
         search(train, validation, recipe=recipe, trials=0, seed=5, threads=1)

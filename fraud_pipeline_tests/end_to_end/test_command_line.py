@@ -117,7 +117,7 @@ def test_drift_is_judged_by_explicit_limits(fraud: Any, monkeypatch: pytest.Monk
     _, verdict = fraud("drift")
     assert verdict["status"] in {"stable", "watch", "drift"}
     assert verdict["champion"] == "1"
-    assert verdict["limits"]["share"] == 0.3
+    assert verdict["limits"]["share"] == 0.1
     monkeypatch.setenv("FRAUD_DRIFT_SHARE", "0.5")
     assert fraud("drift")[1]["limits"]["share"] == 0.5
 
