@@ -16,6 +16,8 @@ _TEMPLATE = """\
 # Written by fraud_pipeline.dagster_home at every start: changes here are lost.
 telemetry:
   enabled: false
+nux:
+  enabled: false  # no sign-up window over the first page
 run_storage:
   module: dagster._core.storage.runs
   class: SqliteRunStorage

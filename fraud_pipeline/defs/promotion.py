@@ -89,6 +89,7 @@ def candidate_bundle(
             "fingerprint": version.fingerprint,
             "compared with": f"version {opponent.version}" if opponent else "no champion yet",
             "gates": table([_gate_row(result) for result in results]),
+            "in words": dg.MetadataValue.md("\n".join(f"- {result.explanation}" for result in results)),
             "metrics": table([_metric_row(name, metric) for name, metric in metrics.items()]),
             "MLflow run": run_link(settings.mlflow_tracking_uri, registry.experiment_id, run_id),
             **{name.replace("_", " "): plot(png, title=name) for name, png in plots.items()},
@@ -178,13 +179,7 @@ def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, by
 
 def _gate_row(result: Any) -> dict[str, Any]:
     passed = "passed" if result.passed else "warned" if result.severity == "warn" else "FAILED"
-    return {
-        "gate": result.name,
-        "result": passed,
-        "value": result.value,
-        "limit": result.limit,
-        "why": result.explanation,
-    }
+    return {"gate": result.name, "result": passed, "value": result.value, "limit": result.limit}
 
 
 def _metric_row(name: str, metric: Any) -> dict[str, Any]:

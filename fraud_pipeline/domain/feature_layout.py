@@ -40,13 +40,14 @@ CUSTOMER: Final = np.dtype(
         ("sum_30d", "i8"), ("squares_30d", "i8"), ("max_30d", "i8"), ("max_30d_at", "i8"),
         ("from_7d", "i8"), ("sum_7d", "i8"), ("max_7d", "i8"), ("max_7d_at", "i8"),
         ("dropped", "i8"), ("country_at", "i8"), ("other_country_at", "i8"),
-        ("habit_day", "i8"), ("habit_from", "i8"), ("recent_from", "i8"), ("recent_to", "i8"), ("recent_count", "i8"), ("recent_sum", "i8"), ("recent_max", "i8"),
+        ("habit_day", "i8"), ("habit_from", "i8"), ("recent_from", "i8"), ("recent_to", "i8"),
+        ("recent_count", "i8"), ("recent_sum", "i8"), ("recent_max", "i8"),
         ("habit_count", "i8"), ("habit_sum", "i8"), ("habit_max", "i8"),
     ]
 )  # fmt: skip
 """From `sum_30d` on all is derived from the lists: windows as of `last_time` (their positions count from the first event
 ever kept, of which `dropped` are gone), the times of the newest event in the last country and in any other one, and the
-habit as of `habit_day`. `squares_30d` is the sum of squares modulo 2**64."""
+habit as of `habit_day` (positions count in the list of days). `squares_30d` is the sum of squares modulo 2**64."""
 
 ENTITY: Final = np.dtype(
     [

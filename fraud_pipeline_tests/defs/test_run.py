@@ -81,8 +81,10 @@ def test_its_pages_have_plots_tables_and_links(settings: Settings, first: tuple[
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("candidate_bundle"))
         drift = instance.get_latest_materialization_event(dg.AssetKey("drift_report"))
-    assert event is not None and event.asset_materialization is not None
-    assert drift is not None and drift.asset_materialization is not None
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert drift is not None
+    assert drift.asset_materialization is not None
     page: dict[str, Any] = {name: value.value for name, value in event.asset_materialization.metadata.items()}
     assert page["precision recall"].startswith("![precision_recall](data:image/png;base64,")
     assert "| pr_auc_above_floor | passed |" in page["gates"]
@@ -116,7 +118,7 @@ def test_a_bad_candidate_is_stopped_and_cannot_go_round_the_gates(
     assert "stays champion" in report.reason
 
     session = Session(strict, lambda stage, done, total: None, resources_for(strict))
-    with pytest.raises(FraudError, match="Version 2 cannot be promoted: gate .* failed"):
+    with pytest.raises(FraudError, match=r"Version 2 cannot be promoted: gate .* failed"):
         session.execute("retrain", only=["champion_bundle"])
     assert champion_version(settings) == 1
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
@@ -129,7 +131,9 @@ def test_a_bad_candidate_is_stopped_and_cannot_go_round_the_gates(
 
 def _passed(instance: dg.DagsterInstance, gate: str) -> bool:
     record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey("candidate_bundle"), gate))
-    assert record is not None and record.event is not None and record.event.dagster_event is not None
+    assert record is not None
+    assert record.event is not None
+    assert record.event.dagster_event is not None
     return bool(record.event.dagster_event.asset_check_evaluation_data.passed)
 
 
