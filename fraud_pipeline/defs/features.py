@@ -7,7 +7,7 @@ from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.day_plots import ranked_bars
 from fraud_pipeline.adapters.feature_store import FeatureStore
 from fraud_pipeline.defs.automation import DOWNSTREAM_DAYS
-from fraud_pipeline.defs.pages import OWNERS, plot
+from fraud_pipeline.defs.pages import OWNERS, plots
 from fraud_pipeline.defs.partitions import DAY_BEFORE, DAYS, ONE_RUN, days_of
 from fraud_pipeline.domain.feature_spec import FEATURE_NAMES, FEATURES, SCHEMA_HASH
 
@@ -42,7 +42,7 @@ def features(
     page = {
         "features": len(FEATURES),
         "feature schema": SCHEMA_HASH,
-        "missing": plot(ranked_bars(shares, title="Share of payments without a value"), title="missing values"),
+        "plots": plots({"missing values": ranked_bars(shares, title="Share of payments without a value")}),
     }
     context.add_asset_metadata(page, partition_key=days[-1].isoformat())
     return dg.MaterializeResult()

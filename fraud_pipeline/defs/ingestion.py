@@ -8,7 +8,7 @@ from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.day_plots import daily_bars
 from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.defs.automation import ROOT_DAYS
-from fraud_pipeline.defs.pages import OWNERS, plot
+from fraud_pipeline.defs.pages import OWNERS, plots
 from fraud_pipeline.defs.partitions import DAYS, ONE_RUN, days_of
 
 
@@ -32,7 +32,7 @@ def transactions(
         context.add_asset_metadata(facts, partition_key=day.isoformat())
     by_day = {day: store.manifest("transactions", day).rows for day in store.days("transactions")}
     context.add_asset_metadata(
-        {"payments by day": plot(daily_bars(by_day, title="Payments a day"), title="payments by day")},
+        {"plots": plots({"payments a day": daily_bars(by_day, title="Payments a day")})},
         partition_key=days[-1].isoformat(),
     )
     return dg.MaterializeResult()
@@ -57,7 +57,7 @@ def labels(
         context.add_asset_metadata(facts, partition_key=day.isoformat())
     by_day = {day: store.manifest("labels", day).rows for day in store.days("labels")}
     context.add_asset_metadata(
-        {"labels by day": plot(daily_bars(by_day, title="Labels that became known, a day"), title="labels by day")},
+        {"plots": plots({"labels a day": daily_bars(by_day, title="Labels that became known, a day")})},
         partition_key=days[-1].isoformat(),
     )
     return dg.MaterializeResult()

@@ -25,7 +25,7 @@ from fraud_pipeline.adapters.plots import evaluation_plots
 from fraud_pipeline.adapters.promotions import promote
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
-from fraud_pipeline.defs.pages import OWNERS, plot, run_link, table
+from fraud_pipeline.defs.pages import OWNERS, plots, run_link, table
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
 from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.domain.promotion import GateEvidence
@@ -79,7 +79,7 @@ def candidate_bundle(
     verdict = registry.record_gates(version.version, evidence)
     registry.set_alias(CANDIDATE, version.version)
     metrics = candidate.judgement.evaluation.metrics
-    plots = _plots(candidate, folder=settings.plots_dir / version.fingerprint[:16], budget=settings.alert_budget)
+    pictures = _plots(candidate, folder=settings.plots_dir / version.fingerprint[:16], budget=settings.alert_budget)
     mlflow.log_artifacts(str(settings.plots_dir / version.fingerprint[:16]), "plots")
     mlflow.log_metrics({f"evaluation.{name}": m.value for name, m in metrics.items() if math.isfinite(m.value)})
     return dg.MaterializeResult(
@@ -92,7 +92,7 @@ def candidate_bundle(
             "in words": dg.MetadataValue.md("\n".join(f"- {result.explanation}" for result in results)),
             "metrics": table([_metric_row(name, metric) for name, metric in metrics.items()]),
             "MLflow run": run_link(settings.mlflow_tracking_uri, registry.experiment_id, run_id),
-            **{name.replace("_", " "): plot(png, title=name) for name, png in plots.items()},
+            "plots": plots(pictures),
             "model card": dg.MetadataValue.md(candidate.bundle.model_card()),
         }
     )
@@ -165,16 +165,16 @@ def judged_candidate(registry: Any) -> Any:
 def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, bytes]:
     """Draw the evaluation and keep the pictures in `folder`."""
     judgement = candidate.judgement
-    plots = evaluation_plots(
+    pictures = evaluation_plots(
         judgement.evaluation,
         thresholds=judgement.evaluation_thresholds,
         importance=candidate.bundle.facts.importance,
         budget=budget,
     )
-    for name, png in plots.items():
+    for name, png in pictures.items():
         with whole_file(folder / f"{name}.png", durable=False) as file:
             file.write(png)
-    return plots
+    return pictures
 
 
 def _gate_row(result: Any) -> dict[str, Any]:

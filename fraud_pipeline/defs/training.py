@@ -14,7 +14,7 @@ from fraud_pipeline.adapters.model_store import ModelStore
 from fraud_pipeline.adapters.plots import feature_importance
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingSet, TrainingStore
-from fraud_pipeline.defs.pages import OWNERS, plot, table
+from fraud_pipeline.defs.pages import OWNERS, plots, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
 from fraud_pipeline.domain.experiment import ExperimentSettings, train_classifiers, train_detectors
 from fraud_pipeline.domain.training import Recipe
@@ -63,9 +63,12 @@ def training_set(
             "inputs": len(data.feature_names),
             "labels shuffled (drill)": config.shuffle_labels,
             "periods": table([_period(name, span, made) for name, span in spans.items()]),
-            "frauds by day": plot(
-                periods({name: (s.start, s.end) for name, s in spans.items()}, by_day, title="Known frauds a day"),
-                title="known frauds by day and period",
+            "plots": plots(
+                {
+                    "known frauds by day and period": periods(
+                        {name: (s.start, s.end) for name, s in spans.items()}, by_day, title="Known frauds a day"
+                    )
+                }
             ),
         },
     )
@@ -99,7 +102,7 @@ def xgboost_model(
             "trees": pair.evaluation.n_trees,
             "recipe": table([{"parameter": name, "value": value} for name, value in parameters.items()]),
             "search": table(list(pair.trials)),
-            "importance": plot(feature_importance(pair.served.importance()), title="feature importance"),
+            "plots": plots({"feature importance": feature_importance(pair.served.importance())}),
         }
     )
 

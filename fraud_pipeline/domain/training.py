@@ -146,11 +146,10 @@ def fit_classifier(
     threads: int,
     progress: Progress | None = None,
 ) -> TrainedClassifier:
-    """Fit on `train`; XGBoost stops where average precision on `validation` no longer rises, or without one after
-    exactly `rounds` rounds.
+    """Fit on `train`; XGBoost stops where the log loss on `validation` no longer falls, or without one after `rounds`.
 
-    Both hold only rows that may be learned from (`learning_data.eligible`), with the labels that were known at the
-    time.
+    Log loss, since average precision jumps with each of a hundred frauds and would stop anywhere. Both hold only rows
+    that may be learned from (`learning_data.eligible`), with the labels that were known at the time.
     """
     check_learnable(train.features, train.is_fraud, train.feature_names, period="training")
     if validation is not None:

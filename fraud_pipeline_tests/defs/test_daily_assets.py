@@ -90,8 +90,8 @@ def test_a_range_is_one_run_with_each_day_recorded(world: World) -> None:
     first, last = (world.metadata("transactions", day) for day in (FIRST, WORLD_END - timedelta(days=1)))
     assert first["dagster/row_count"] == world.store.manifest("transactions", FIRST).rows > 50
     assert first["customers"] <= 60
-    assert "payments by day" not in first
-    assert last["payments by day"].startswith("![payments by day](data:image/png;base64,")
+    assert "plots" not in first
+    assert last["plots"].startswith("![payments a day](data:image/png;base64,")
     assert world.metadata("feature_state", WORLD_END - timedelta(days=1))["payments"] == sum(
         world.store.manifest("transactions", day).rows for day in world.store.days("transactions")
     )
