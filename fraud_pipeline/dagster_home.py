@@ -30,10 +30,7 @@ event_log_storage:
   module: fraud_pipeline.defs.event_storage
   class: BatchingSqliteEventLogStorage
   config: {{base_dir: {history_runs}}}
-compute_logs:
-  module: dagster._core.storage.local_compute_log_manager
-  class: LocalComputeLogManager
-  config: {{base_dir: {logs}}}
+{compute_logs}
 local_artifact_storage:
   module: dagster._core.storage.root
   class: LocalArtifactStorage
@@ -46,6 +43,17 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: 300
 """
+_COMPUTE_LOGS = """\
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config: {{base_dir: {logs}}}"""
+_NO_COMPUTE_LOGS = """\
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager"""
+COMMAND_LINE_CONFIG = "fraud-run.yaml"
+"""The same storage for a run inside `fraud run`, whose progress on the terminal is not caught into a file."""
 ENVIRONMENT = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",  # see `defs.event_storage`
     # OpenMP's threads (XGBoost's, scikit-learn's) spin while they wait for each other: with other work on the same cores a
@@ -65,11 +73,17 @@ def prepare_dagster_home(settings: Settings) -> Path:
         os.environ.setdefault(name, value)
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    folders = ("history", "schedules", "history/runs", "logs", "storage")
-    content = _TEMPLATE.format(**{folder.replace("/", "_"): json.dumps(str(home / folder)) for folder in folders})
-    path = home / "dagster.yaml"
-    if not path.exists() or path.read_text() != content:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(content)
-        os.replace(temporary, path)
+    names = ("history", "schedules", "history/runs", "logs", "storage")
+    folders = {name.replace("/", "_"): json.dumps(str(home / name)) for name in names}
+    for name, compute_logs in (("dagster.yaml", _COMPUTE_LOGS), (COMMAND_LINE_CONFIG, _NO_COMPUTE_LOGS)):
+        _write(home / name, _TEMPLATE.format(**folders, compute_logs=compute_logs.format(**folders)))
     return home
+
+
+def _write(path: Path, content: str) -> None:
+    """Write where it is not there or has changed."""
+    if path.exists() and path.read_text() == content:
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(content)
+    os.replace(temporary, path)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from fraud_pipeline.dagster_home import prepare_dagster_home
+from fraud_pipeline.dagster_home import COMMAND_LINE_CONFIG, prepare_dagster_home
 from fraud_pipeline.settings import Settings
 
 PRODUCTION = Path(__file__).resolve().parent.parent / "dagster.yaml"
@@ -23,6 +23,9 @@ def test_everything_lies_under_the_home_and_nothing_reports_to_its_makers(tmp_pa
     folders = [part["config"]["base_dir"] for part in written.values() if "config" in part]
     assert len(folders) == 5
     assert all(Path(folder).is_relative_to(home) for folder in folders)
+    in_process = yaml.safe_load((home / COMMAND_LINE_CONFIG).read_text())
+    assert in_process.pop("compute_logs")["class"] == "NoOpComputeLogManager"
+    assert in_process == {name: part for name, part in written.items() if name != "compute_logs"}
     assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "yes"
     assert int(os.environ["DAGSTER_EVENT_BATCH_SIZE"]) > 0
 

@@ -7,7 +7,7 @@ compared, and the served one, which is what is registered. Knows nothing of Dags
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fraud_pipeline.adapters.bundle_export import build_bundle, served_difference
+from fraud_pipeline.adapters.model_registry import ModelRegistry
+from fraud_pipeline.adapters.parquet_files import whole_file
+from fraud_pipeline.adapters.plots import evaluation_plots
+from fraud_pipeline.adapters.registered_version import RegisteredVersion
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingSet
 from fraud_pipeline.domain.bundle import ModelBundle
@@ -31,10 +35,13 @@ from fraud_pipeline.domain.experiment import (
 )
 from fraud_pipeline.domain.gates import GateResult, GateSettings, champion_form, judge
 from fraud_pipeline.domain.net_value import ValueComparison, compare_net_value
+from fraud_pipeline.domain.promotion import GateEvidence
 from fraud_pipeline.domain.splits import DayRange
 from fraud_pipeline.domain.training import TrainedClassifier, TrainedDetector
 from fraud_pipeline.errors import TrainingDataError
 
+CANDIDATE = "candidate"
+"""MLflow's alias of the version that was judged last."""
 EVALUATION_BUNDLE = "evaluation_bundle"
 """Under this name a served bundle's numbers hold its evaluation model's fingerprint, and its MLflow run the bundle."""
 TIMED_DECISIONS = 1_000
@@ -152,6 +159,39 @@ def judge_candidate(
         decision_ms=candidate.decision_p99_ms,
         settings=limits,
     )
+
+
+def register_candidate(
+    registry: ModelRegistry,
+    candidate: Candidate,
+    results: Sequence[GateResult],
+    *,
+    run_id: str,
+    against: Opponent | None,
+    tags: Mapping[str, str],
+) -> RegisteredVersion:
+    """Register a candidate whatever its gates said, with their results, and make it the one that was judged last."""
+    version = registry.register(candidate.bundle.path, run_id=run_id, tags=tags)
+    against_version = None if against is None else against.version
+    evidence = GateEvidence.of(results, fingerprint=version.fingerprint, against_version=against_version)
+    registry.record_gates(version.version, evidence)
+    registry.set_alias(CANDIDATE, version.version)
+    return registry.version(version.version)
+
+
+def draw_candidate(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, bytes]:
+    """The plots of its evaluation by name, kept as PNG files in a folder of `folder` named by the bundle."""
+    judgement = candidate.judgement
+    pictures = evaluation_plots(
+        judgement.evaluation,
+        thresholds=judgement.evaluation_thresholds,
+        importance=candidate.bundle.facts.importance,
+        budget=budget,
+    )
+    for name, png in pictures.items():
+        with whole_file(folder / candidate.bundle.fingerprint[:16] / f"{name}.png", durable=False) as file:
+            file.write(png)
+    return pictures
 
 
 def decision_p99_ms(bundle: ModelBundle, vectors: npt.NDArray[np.float32]) -> float:

@@ -120,9 +120,13 @@ def _write_labels(writer: SourceWriter, waiting: dict[date, list[pa.Table]], *, 
 
 
 def _by_day_known(labels: pa.Table) -> list[tuple[date, pa.Table]]:
-    epoch = date(1970, 1, 1)
+    labels = labels.sort_by("known_at")
     number = labels["known_at"].to_numpy().astype("datetime64[D]").astype(np.int64)
-    return [(epoch + timedelta(days=int(n)), labels.filter(pa.array(number == n))) for n in np.unique(number)]
+    days, starts, counts = np.unique(number, return_index=True, return_counts=True)
+    return [
+        (date(1970, 1, 1) + timedelta(days=int(n)), labels.slice(start, count))
+        for n, start, count in zip(days, starts, counts, strict=True)
+    ]
 
 
 def arrow_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Table:

@@ -19,10 +19,11 @@ from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.parity_source import check_parity
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.defs.automation import REPORTS
-from fraud_pipeline.defs.pages import OWNERS, link, table
+from fraud_pipeline.defs.pages import OWNERS, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
 from fraud_pipeline.defs.training import experiment_settings
 from fraud_pipeline.domain.bundle import ModelBundle
+from fraud_pipeline.domain.drift_verdict import FeatureDrift
 from fraud_pipeline.errors import DatasetError
 from fraud_pipeline.settings import Settings
 
@@ -72,7 +73,8 @@ def drift_report(
             "as of": str(as_of),
             "why": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons)),
             "drifted share of inputs": verdict.share,
-            "Evidently page": link(page),
+            "furthest inputs": table([_input_row(f) for f in _furthest(verdict.features)]),
+            "Evidently page": dg.MetadataValue.path(page),  # a browser opens no file:// link of an http page
             "verdict": dg.MetadataValue.json(verdict.to_dict()),
         }
     )
@@ -165,6 +167,21 @@ def newest_drift(instance: dg.DagsterInstance) -> dict[str, Any] | None:
         "as_of": date.fromisoformat(str(metadata["as of"].value)),
         "reasons": verdict["reasons"],
         "verdict": verdict,
+    }
+
+
+def _furthest(features: tuple[FeatureDrift, ...], shown: int = 8) -> list[FeatureDrift]:
+    return sorted(features, key=lambda f: -f.measures.score)[:shown]
+
+
+def _input_row(found: FeatureDrift) -> dict[str, Any]:
+    measures = found.measures
+    return {
+        "input": found.feature,
+        "distance": measures.score,
+        "mean then": measures.reference_mean,
+        "now": measures.current_mean,
+        "drifted": found.drift_detected,
     }
 
 

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -29,11 +28,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
-
-
-def link(path: Path) -> dg.UrlMetadataValue:
-    """A file of the home, to open in the browser."""
-    return dg.MetadataValue.url(path.absolute().as_uri())
 
 
 def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> dg.UrlMetadataValue | dg.TextMetadataValue:

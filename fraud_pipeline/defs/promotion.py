@@ -11,29 +11,27 @@ import dagster as dg
 
 from fraud_pipeline import policies
 from fraud_pipeline.adapters.candidate import (
+    CANDIDATE,
     EVALUATION_BUNDLE,
-    Candidate,
     build_candidate,
     compare_with_champion,
+    draw_candidate,
     judge_candidate,
+    register_candidate,
 )
 from fraud_pipeline.adapters.champion import load_opponent
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_store import ModelStore
-from fraud_pipeline.adapters.parquet_files import whole_file
-from fraud_pipeline.adapters.plots import evaluation_plots
 from fraud_pipeline.adapters.promotions import promote
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plots, run_link, table
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
 from fraud_pipeline.domain.gates import REQUIRED_GATES
-from fraud_pipeline.domain.promotion import GateEvidence
 from fraud_pipeline.errors import NotFound
 from fraud_pipeline.settings import Settings
 
-CANDIDATE = "candidate"
-"""MLflow's alias of the version that was judged last."""
+FITTED = ("xgboost_model", "isolation_forest_model")
 
 
 @dg.asset(
@@ -52,46 +50,36 @@ def candidate_bundle(
     with their results as tags. The checks below are those gates.
     """
     chosen = training_sets.read(training_sets.newest())
-    pair, detectors = (
-        models.read(chosen.fingerprint, name, options=recipe_options(settings))
-        for name in ("xgboost_model", "isolation_forest_model")
-    )
+    pair, detectors = (models.read(chosen.fingerprint, n, options=recipe_options(settings)) for n in FITTED)
     experiment = experiment_settings(settings)
     candidate = build_candidate(
-        chosen, pair, detectors.served, settings=experiment, code_version=version_of("fraud-pipeline"), created_at=datetime.now(UTC),
-        root=settings.bundles_dir,
+        chosen, pair, detectors.served, settings=experiment, code_version=version_of("fraud-pipeline"),
+        created_at=datetime.now(UTC), root=settings.bundles_dir,
     )  # fmt: skip
     opponent = load_opponent(ledger, registry, tracking_uri=settings.mlflow_tracking_uri, bundles=settings.bundles_dir)
     comparison = None
     if opponent is not None:
         comparison = compare_with_champion(candidate, opponent, chosen, builder=builder, settings=experiment)
     results = judge_candidate(candidate, comparison, limits=policies.gate_settings(settings))
-    run_id = mlflow.active_run().info.run_id
-    mlflow.log_artifacts(str(candidate.evaluation_bundle.path), EVALUATION_BUNDLE)
-    version = registry.register(
-        candidate.bundle.path,
-        run_id=run_id,
+    pictures = draw_candidate(candidate, folder=settings.plots_dir, budget=settings.alert_budget)
+    version = register_candidate(
+        registry, candidate, results, run_id=mlflow.active_run().info.run_id, against=opponent,
         tags={"dagster_run_id": context.run.run_id, "training_set": chosen.fingerprint, "recipe": recipe_tag(settings)},
-    )
-    evidence = GateEvidence.of(
-        results, fingerprint=version.fingerprint, against_version=opponent.version if opponent else None
-    )
-    verdict = registry.record_gates(version.version, evidence)
-    registry.set_alias(CANDIDATE, version.version)
+    )  # fmt: skip
     metrics = candidate.judgement.evaluation.metrics
-    pictures = _plots(candidate, folder=settings.plots_dir / version.fingerprint[:16], budget=settings.alert_budget)
-    mlflow.log_artifacts(str(settings.plots_dir / version.fingerprint[:16]), "plots")
+    mlflow.log_artifacts(str(candidate.evaluation_bundle.path), EVALUATION_BUNDLE)
+    mlflow.log_artifacts(str(settings.plots_dir / candidate.bundle.fingerprint[:16]), "plots")
     mlflow.log_metrics({f"evaluation.{name}": m.value for name, m in metrics.items() if math.isfinite(m.value)})
     return dg.MaterializeResult(
         metadata={
             "version": version.version,
-            "verdict": verdict,
-            "fingerprint": version.fingerprint,
+            "verdict": version.verdict,
+            "fingerprint": version.fingerprint[:16],
             "compared with": f"version {opponent.version}" if opponent else "no champion yet",
             "gates": table([_gate_row(result) for result in results]),
             "in words": dg.MetadataValue.md("\n".join(f"- {result.explanation}" for result in results)),
             "metrics": table([_metric_row(name, metric) for name, metric in metrics.items()]),
-            "MLflow run": run_link(settings.mlflow_tracking_uri, registry.experiment_id, run_id),
+            "MLflow run": run_link(settings.mlflow_tracking_uri, registry.experiment_id, version.run_id),
             "plots": plots(pictures),
             "model card": dg.MetadataValue.md(candidate.bundle.model_card()),
         }
@@ -144,7 +132,7 @@ def champion_bundle(
     return dg.MaterializeResult(
         metadata={
             "version": promotion.version,
-            "fingerprint": promotion.fingerprint,
+            "fingerprint": promotion.fingerprint[:16],
             "promoted at": dg.MetadataValue.timestamp(promotion.promoted_at),
             "in place of": f"version {promotion.previous_version}" if promotion.previous_version else "none",
             "training window": version.training_window,
@@ -160,21 +148,6 @@ def judged_candidate(registry: Any) -> Any:
     if not found:
         raise NotFound("There is no candidate.", remedy="Materialize `candidate_bundle`: `fraud run`.")
     return found[0]
-
-
-def _plots(candidate: Candidate, *, folder: Path, budget: float) -> dict[str, bytes]:
-    """Draw the evaluation and keep the pictures in `folder`."""
-    judgement = candidate.judgement
-    pictures = evaluation_plots(
-        judgement.evaluation,
-        thresholds=judgement.evaluation_thresholds,
-        importance=candidate.bundle.facts.importance,
-        budget=budget,
-    )
-    for name, png in pictures.items():
-        with whole_file(folder / f"{name}.png", durable=False) as file:
-            file.write(png)
-    return pictures
 
 
 def _gate_row(result: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fraud_pipeline.adapters.model_registry import ModelRegistry
 from fraud_pipeline.adapters.promotions import current_champion, repair_alias
 from fraud_pipeline.adapters.source_store import SourceStore, WorldManifest
 from fraud_pipeline.adapters.world_source import land_world
+from fraud_pipeline.dagster_home import COMMAND_LINE_CONFIG
 from fraud_pipeline.definitions import load_definitions
 from fraud_pipeline.defs.partitions import range_tags
 from fraud_pipeline.defs.resources import resources_for
@@ -104,7 +105,7 @@ class Session:
 
     def _load(self) -> tuple[dg.Definitions, DagsterInstance]:
         definitions = load_definitions(self.settings, resources=self.resources)
-        return definitions, DagsterInstance.from_config(str(self.settings.dagster_home))
+        return definitions, DagsterInstance.from_config(str(self.settings.dagster_home), COMMAND_LINE_CONFIG)
 
 
 def run_stages(

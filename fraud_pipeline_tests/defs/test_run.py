@@ -92,7 +92,7 @@ def test_its_pages_have_plots_tables_and_links(settings: Settings, first: tuple[
     assert "| pr_auc_above_floor | passed |" in page["gates"]
     assert len(page["gates"]) < INLINE
     assert page["model card"].startswith("# Fraud detector")
-    html = Path(str(drift.asset_materialization.metadata["Evidently page"].value).removeprefix("file://"))
+    html = Path(str(drift.asset_materialization.metadata["Evidently page"].value))
     assert "<html" in html.read_text()[:500].lower()
 
 
