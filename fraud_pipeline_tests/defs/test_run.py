@@ -170,9 +170,9 @@ def test_a_training_set_can_be_exported_as_of_a_moment(
     assert "customer_count_24h" in table.schema.names
 
 
-def test_too_short_a_history_says_what_is_missing(tmp_path: Path) -> None:
+def test_too_short_a_history_says_what_is_missing(settings: Settings, first: tuple[RunReport, set[str]]) -> None:
     with pytest.raises(TrainingDataError, match=r"more days? of history"):
-        run_pipeline(small(tmp_path, days=10, customers=60))
+        run_pipeline(settings, as_of=first[0].as_of - timedelta(days=55))
 
 
 def test_days_that_are_not_in_the_world_are_refused(settings: Settings, first: tuple[RunReport, set[str]]) -> None:
@@ -186,7 +186,7 @@ warnings.simplefilter("ignore")
 from pathlib import Path
 from fraud_pipeline.pipeline_run import run_pipeline
 from fraud_pipeline.settings import Settings
-run_pipeline(Settings(home=Path(sys.argv[1]), customers=300, merchants=100, days=40, rate=2.0), retrain=False)
+run_pipeline(Settings(home=Path(sys.argv[1]), customers=100, merchants=50, days=30, rate=2.0), retrain=False)
 """
 
 
@@ -201,13 +201,13 @@ def test_a_killed_run_leaves_whole_files_and_a_rerun_mends_it(tmp_path: Path) ->
             pytest.fail("it ended before it could be killed")
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    settings = small(tmp_path, days=40)
+    settings = small(tmp_path, days=30, customers=100, merchants=50)
     store = resources_for(settings)["store"]
     for day in store.days("features"):
         store.verify("features", day)
     report = run_pipeline(settings, retrain=False)
     assert report.rows["features"] == report.rows["transactions"] > 0
-    assert len(store.days("features")) == 40
+    assert len(store.days("features")) == 30
     assert resources_for(settings)["feature_store"].stale_days(store.days("transactions")) == []
     assert run_pipeline(settings, retrain=False).unchanged
 
