@@ -56,6 +56,3 @@ def evaluation_bundle(fingerprint: str, run_id: str, *, tracking_uri: str, bundl
         except (MlflowException, OSError, BundleError):
             return None
         return write_directory(bundles, files) if downloaded == fingerprint else None
-
-
-_evaluation_bundle = evaluation_bundle

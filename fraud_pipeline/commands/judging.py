@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from fraud_pipeline import policies
 from fraud_pipeline.adapters.candidate import EVALUATION_BUNDLE
-from fraud_pipeline.adapters.champion import _evaluation_bundle, load_champion, load_opponent
+from fraud_pipeline.adapters.champion import evaluation_bundle, load_champion, load_opponent
 from fraud_pipeline.adapters.champion_watch import CURRENT_DAYS, judge_drift, mature_days_since, recent_days
 from fraud_pipeline.adapters.registered_version import RegisteredVersion
 from fraud_pipeline.adapters.rethreshold import ThresholdPolicy
@@ -47,7 +47,7 @@ def rethreshold(settings: Settings, version: RegisteredVersion) -> RegisteredVer
     served = ModelBundle.load(registry.fetch(version.version), version=str(version.version))
     tracking_uri, bundles = settings.mlflow_tracking_uri, settings.bundles_dir
     fingerprint = str(served.facts.metrics.get(EVALUATION_BUNDLE, ""))
-    found = _evaluation_bundle(fingerprint, version.run_id, tracking_uri=tracking_uri, bundles=bundles)
+    found = evaluation_bundle(fingerprint, version.run_id, tracking_uri=tracking_uri, bundles=bundles)
     if found is None:
         raise NotFound(
             f"The evaluation model of version {version.version} is neither here nor among its run's artifacts.",

@@ -19,7 +19,17 @@ from fraud_pipeline.domain.feature_kernels import (
     has_room_for_label,
     read_event,
 )
-from fraud_pipeline.domain.feature_layout import CATEGORY, CHANNEL, COUNTRY, DEVICE, EVENT, LABEL, MERCHANT
+from fraud_pipeline.domain.feature_layout import (
+    CATEGORY,
+    CHANNEL,
+    COUNTRY,
+    DEVICE,
+    EVENT,
+    LABEL,
+    MERCHANT,
+    FeatureArrays,
+    grown,
+)
 from fraud_pipeline.domain.feature_lists import borrowed, entry_point, unowned
 from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.domain.feature_state import FeatureState
@@ -106,10 +116,8 @@ def _before(positions: npt.NDArray[np.int64], row: int) -> int:
     return int(np.searchsorted(positions, row, side="right"))
 
 
-def _roomy(state: FeatureState, events: int) -> Any:
+def _roomy(state: FeatureState, events: int) -> FeatureArrays:
     """Room for a typical history at once; what is more grows as it goes."""
-    from fraud_pipeline.domain.feature_layout import grown
-
     return grown(state.arrays, words=int(state.arrays.allocator[0]) + WORDS_PER_EVENT * events + 4096)
 
 
