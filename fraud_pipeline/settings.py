@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         0, ge=0, le=1_000, description="Trials of the parameter search before a training; 0 is off."
     )
     min_period_days: int = Field(7, ge=1, description="Shortest validation and test period in days.")
-    max_period_days: int = Field(28, ge=1, description="Longest validation and test period in days.")
+    max_period_days: int = Field(90, ge=1, description="Longest validation and test period in days.")
     min_period_frauds: int = Field(
         100, ge=1, description="Frauds that validation and test must each hold; periods grow until they do."
     )

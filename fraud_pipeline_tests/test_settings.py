@@ -89,7 +89,7 @@ def test_every_broken_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_periods_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRAUD_MIN_PERIOD_DAYS", "30")
+    monkeypatch.setenv("FRAUD_MIN_PERIOD_DAYS", "100")
     with pytest.raises(SettingsError, match="FRAUD_MIN_PERIOD_DAYS must not be above FRAUD_MAX_PERIOD_DAYS"):
         load_settings()
 

@@ -4,6 +4,7 @@ The one way from the command line to Dagster. What is materialized and still cur
 its content or any day before it changed, a training when its rows, labels or recipe did.
 """
 
+import re
 import shutil
 import time
 import uuid
@@ -149,7 +150,7 @@ def step_error(step: str | None, error: Any, run_id: str) -> FraudError:
     cause = error
     while cause.cause is not None:
         cause = cause.cause
-    message = cause.message.strip().removeprefix(f"{cause.cls_name}: ")
+    message = re.sub(rf"^[\w.]*{cause.cls_name}: ", "", cause.message.strip())
     kind = getattr(fraud_errors, cause.cls_name or "", None)
     if isinstance(kind, type) and issubclass(kind, FraudError) and kind is not fraud_errors.InvalidTransaction:
         raised = kind(message)

@@ -20,7 +20,8 @@ LABEL_MATURITY_DAYS = 7
 """M: without a label for so long, a payment counts as legitimate."""
 
 SHORTEST_PERIOD_DAYS = 7  # a whole week, so that no weekday is missing
-LONGEST_PERIOD_DAYS = 28
+LONGEST_PERIOD_DAYS = 90
+"""Four weeks suffice for most; 90 days are for a small company with a fraud or two a day."""
 FRAUDS_PER_PERIOD = 100
 """Fewer, and the interval of average precision is wider than the differences that the gates must see."""
 

@@ -74,7 +74,7 @@ def test_too_few_frauds_in_a_long_history_says_how_many_are_missing():
     with pytest.raises(
         TrainingDataError, match=r"test period holds 28 known frauds in its longest 28 days.*72 are missing"
     ):
-        plan_split(*history(300, 1), as_of=FIRST + timedelta(days=300))
+        plan_split(*history(300, 1), as_of=FIRST + timedelta(days=300), longest_days=28)
 
 
 def test_a_history_without_fraud_is_refused():
