@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.imported import ImportedWorld
-from benchmarks.learner import available_threads, fit_and_score
+from benchmarks.learner import fit_and_score
 from fraud_pipeline.domain.ranking import average_precision, roc_auc
 
 
@@ -43,9 +43,7 @@ def main(
 def run(world: ImportedWorld, row: int, *, params: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
     """Rows before `row` train, the others test. Both in event order, so nothing later is learned from."""
     fraud = world.is_fraud
-    raw = fit_and_score(
-        world.features[:row], fraud[:row], world.features[row:], params=params, seed=seed, threads=available_threads()
-    )
+    raw = fit_and_score(world.features[:row], fraud[:row], world.features[row:], params=params, seed=seed)
     one = np.ones(len(raw))
     return {
         "auc": roc_auc(raw, fraud[row:], one),

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.imported import ImportedWorld, read_world
-from benchmarks.learner import HANDBOOK, available_threads, fit_and_score
+from benchmarks.learner import HANDBOOK, MORE_DATA, fit_and_score
 from fraud_pipeline.domain.ranking import CardDays, average_precision, roc_auc
 
 TRAINING_WEEKS = (date(2018, 8, 15), date(2018, 8, 8), date(2018, 8, 1), date(2018, 7, 25))
@@ -81,9 +81,8 @@ def _fold(world: ImportedWorld, start: date, *, train_days: int, cards: int, see
         world.features[train],
         fraud[train],
         world.features[test],
-        params=HANDBOOK,
+        params=HANDBOOK if train_days <= WEEK else {**HANDBOOK, **MORE_DATA},
         seed=seed,
-        threads=available_threads(),
     )
     one = np.ones(len(raw))
     return {

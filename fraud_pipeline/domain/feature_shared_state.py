@@ -393,6 +393,8 @@ def fold(state, slot, watermark):
     entity.touched = max(entity.touched, watermark)
     if limit <= entity.folded:
         return
+    at_hour = (limit + 1) // 60
+    new_hour = at_hour != (entity.folded + 1) // 60
     entity.folded = limit
     row = 3 * slot + MINUTES
     start, kept = first_word(lists, row, MINUTE_WORDS), 0
@@ -405,16 +407,17 @@ def fold(state, slot, watermark):
                 heap[start + kept * MINUTE_WORDS + word] = heap[at + word]
             kept += 1
     lists[row, 3] = kept
-    at_hour = (limit + 1) // 60
     kept_hours = KEPT_HOURS if entity.kind != DEVICE else H24
     dropped = drop_older(heap, lists, 3 * slot + HOURS, MINUTE_WORDS, at_hour - kept_hours - HOUR_SLACK)
     if dropped > 0:
         shift_sums(entity, dropped)
     if lists[3 * slot + MARKS, 3] > 0:
         if entity.kind == DEVICE:
-            settle_customers(state, slot, limit, at_hour)
+            settle_customers(state, slot, limit)
         else:
-            settle_labels(state, slot, limit, at_hour)
+            settle_labels(state, slot, limit)
+        if new_hour:
+            drop_old_marks(state, slot, at_hour)
 
 
 @compiled
@@ -466,8 +469,8 @@ def swap_marks(heap, at, other):
 
 
 @compiled
-def settle_labels(state, slot, limit, at_hour):
-    """Settle the labels known by `limit`, and drop those that no window reaches any more."""
+def settle_labels(state, slot, limit):
+    """Count the labels known by `limit` among the settled."""
     entity, heap, lists, row = state.entities[slot], state.heap, state.entity_lists, 3 * slot + MARKS
     start = first_word(lists, row, MARK_WORDS)
     again = False
@@ -480,22 +483,30 @@ def settle_labels(state, slot, limit, at_hour):
             entity.settled += 1
     if again:
         entity.at_hour = NEVER
+
+
+@compiled
+def drop_old_marks(state, slot, at_hour):
+    """Drop settled marks that no window reaches any more; once an hour, since it looks at all of them."""
+    entity, heap, lists, row = state.entities[slot], state.heap, state.entity_lists, 3 * slot + MARKS
+    start = first_word(lists, row, MARK_WORDS)
     i = 0
     while i < entity.settled:
         at = start + i * MARK_WORDS
         hour_known = heap[at] // 60
-        gone = min(hour_known, heap[at + 1]) < at_hour - H30D - HOUR_SLACK
-        if gone and hour_known < at_hour - FRAUD_LABEL_HOURS - HOUR_SLACK:
-            entity.settled -= 1
-            lists[row, 3] -= 1
-            swap_marks(heap, at, start + entity.settled * MARK_WORDS)
-            swap_marks(heap, start + entity.settled * MARK_WORDS, start + lists[row, 3] * MARK_WORDS)
+        if entity.kind == DEVICE:
+            gone = hour_known < at_hour - H7D - HOUR_SLACK
+        else:
+            gone = min(hour_known, heap[at + 1]) < at_hour - H30D - HOUR_SLACK
+            gone &= hour_known < at_hour - FRAUD_LABEL_HOURS - HOUR_SLACK
+        if gone:
+            drop_settled(entity, heap, lists, row, start, at)
         else:
             i += 1
 
 
 @compiled
-def settle_customers(state, slot, limit, at_hour):
+def settle_customers(state, slot, limit):
     """Keep one mark, the newest, per customer of the device among the settled, and no more than the newest 64."""
     entity, heap, lists, row = state.entities[slot], state.heap, state.entity_lists, 3 * slot + MARKS
     start = first_word(lists, row, MARK_WORDS)
@@ -517,13 +528,6 @@ def settle_customers(state, slot, limit, at_hour):
             heap[twin] = max(heap[twin], heap[at])
             lists[row, 3] -= 1
             swap_marks(heap, at, start + lists[row, 3] * MARK_WORDS)
-    i = 0
-    while i < entity.settled:
-        at = start + i * MARK_WORDS
-        if heap[at] // 60 < at_hour - H7D - HOUR_SLACK:
-            drop_settled(entity, heap, lists, row, start, at)
-        else:
-            i += 1
     while entity.settled > DEVICE_CUSTOMERS_MAX:
         oldest = start
         for j in range(1, entity.settled):
