@@ -10,6 +10,8 @@ import pytest
 from fraud_pipeline import telemetry
 
 telemetry.disable()
+# As the command line sets it: two workers' OpenMP threads that spin on the same two cores take many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED_DATA = Path(os.environ.get("FRAUD_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

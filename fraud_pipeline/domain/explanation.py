@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,11 @@ from fraud_pipeline.domain.reasons import Rising, rising_contributions
 
 MAX_REASONS: Final = 8
 """As many as an analyst reads; `explain` gives all."""
-_DIGITS: Final = 7
-"""All that a float32 holds for sure."""
+_SHOWN: Final = "%.7g"
+"""All digits that a float32 holds for sure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One input: its value, None where it is missing, and what it added to the raw score.
 
     In the raw score's unit: log-odds for XGBoost, probability for a random forest.
@@ -66,5 +65,5 @@ def explain(bundle: ModelBundle, vector: NDArray[np.float32]) -> Explanation:
 
 def _reason(name: str, value: float, contribution: float) -> Reason:
     """For people: 137.99, where the float32 says 137.99000549316406."""
-    shown = None if value != value else float(f"{value:.{_DIGITS}g}")  # noqa: PLR0124  # NaN is missing
-    return Reason(name, shown, float(f"{contribution:.{_DIGITS}g}"))
+    shown = None if value != value else float(_SHOWN % value)  # noqa: PLR0124  # NaN is missing
+    return Reason(name, shown, float(_SHOWN % contribution))

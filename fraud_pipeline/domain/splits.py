@@ -192,7 +192,8 @@ def _grow(frauds: _Frauds, end: date, name: str, *, lengths: range, needed: int)
     raise TrainingDataError(
         f"The {name} period holds {found} known frauds in its longest {longest} days (up to {end - timedelta(days=1)}); "
         f"{needed} are needed, {needed - found} are missing.",
-        remedy="Use a world with more customers or a higher fraud rate, or check that the labels have arrived.",
+        remedy="Check that the labels have arrived, import more payments, or let the periods be longer "
+        "(FRAUD_MAX_PERIOD_DAYS) or hold fewer frauds (FRAUD_MIN_PERIOD_FRAUDS).",
     )
 
 
