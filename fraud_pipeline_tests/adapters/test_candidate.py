@@ -50,5 +50,3 @@ def test_mature_days_are_the_newest_few_and_none_right_after_training(champion: 
     days = mature_days_since(champion, as_of=much_later, maturity_days=7, at_most=5)
     assert days == [much_later - timedelta(days=i) for i in (12, 11, 10, 9, 8)]
     assert mature_days_since(champion, as_of=LAST_LEARNED + timedelta(days=3), maturity_days=7) == []
-
-
