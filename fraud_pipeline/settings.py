@@ -131,6 +131,39 @@ class Settings(BaseSettings):
         2.0, gt=1, description="Drift: how many times the fraud rate may rise or fall among mature labels."
     )
 
+    rest_host: str = Field("127.0.0.1", description="Scoring service: address to listen on (`fraud serve`).")
+    rest_port: int = Field(3001, ge=1, le=65_535, description="Scoring service: port to listen on (`fraud serve`).")
+    require_keys: bool = Field(
+        False,
+        description=(
+            "Scoring service: refuse every request without an API key even on loopback. Other addresses always need keys."
+        ),
+    )
+    max_body_bytes: int = Field(4_194_304, ge=1_024, description="Scoring service: largest request body, unpacked.")
+    rate_limit_per_s: float = Field(
+        0.0, ge=0, description="Scoring service: requests per second and API key (or address) on average; 0 is no limit."
+    )
+    request_timeout_s: float = Field(10.0, gt=0, description="Scoring service: a request that takes longer is answered 503.")
+    degraded_policy: Literal["journal", "refuse"] = Field(
+        "journal",
+        description=(
+            "Scoring service while the ledger is away: `journal` decides into a local file and replays it, `refuse` answers 503."
+        ),
+    )
+    journal_limit: int = Field(
+        100_000, ge=1, description="Scoring service: decisions that the local journal may hold before it refuses."
+    )
+    challenger_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of customers (by a hash of the id) whom the challenger decides for; the others it scores in shadow.",
+    )
+    dagster_url: str = Field(
+        "http://127.0.0.1:3000",
+        description="Dagster's webserver, for `POST /drift/run` and links; empty where there is none.",
+    )
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -120,7 +120,8 @@ def _minor_units(
     values: npt.NDArray[np.float64], missing: Mask, broken: list[tuple[Mask, str]], source: AmountSource
 ) -> Read:
     usable = np.isfinite(values) & ~missing
-    scaled = np.where(usable, values, 0.0) * (1.0 if source.unit == "minor" else 100.0)
+    with np.errstate(over="ignore"):  # what becomes infinite is out of range
+        scaled = np.where(usable, values, 0.0) * (1.0 if source.unit == "minor" else 100.0)
     whole = np.rint(scaled)
     outside = (whole < 0) | (whole > MAX_AMOUNT_MINOR)
     minor = np.where(outside, 0, whole).astype(np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -105,7 +104,7 @@ def explain(
     }
     rows = [(r.feature, r.value, r.contribution) for r in explanation.reasons[:limit]]
     emit(
-        {"decision": decision.as_dict(), "served": payment.served, "explanation": asdict(explanation)},
+        {"decision": decision.as_dict(), "served": payment.served, "explanation": explanation.as_dict()},
         as_json=as_json,
         tables=lambda: iter([field_table(shown), rows_table(("input", "value", "contribution"), rows)]),
     )

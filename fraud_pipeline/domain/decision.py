@@ -81,7 +81,7 @@ class Decision:
             "raw_score": self.raw_score,
             "decision": self.decision,
             "risk_factors": list(self.risk_factors),
-            "reasons": [{"feature": r.feature, "value": r.value, "contribution": r.contribution} for r in self.reasons],
+            "reasons": [reason._asdict() for reason in self.reasons],
             "model_version": self.model_version,
             "feature_schema": self.feature_schema,
             "processing_time_ms": self.processing_time_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,15 @@ class Explanation:
     bias: float
     reasons: tuple[Reason, ...]
     risk_factors: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "raw": self.raw,
+            "bias": self.bias,
+            "reasons": [reason._asdict() for reason in self.reasons],
+            "risk_factors": list(self.risk_factors),
+        }
 
 
 def strongest_reasons(
