@@ -14,6 +14,7 @@ FraudError
         StateError          a snapshot that cannot be restored
     DependencyError         a system we need does not answer: exit code 3, HTTP 503
     Busy                    someone else holds what only one may hold
+    ConflictingTransaction  an id is taken by a payment with other content: HTTP 409, dead letter
     PromotionRefused        a gate, or another promotion, stands in the way
 
 Every error says what is wrong in `message` and what to do in `remedy`.
@@ -102,6 +103,18 @@ class DependencyError(FraudError):
 
 class Busy(FraudError):
     """Someone else holds what only one may hold."""
+
+
+class ConflictingTransaction(FraudError):
+    """The id is taken by a payment with other content; `fields` are those that differ."""
+
+    def __init__(self, transaction_id: str, fields: tuple[str, ...]) -> None:
+        super().__init__(
+            f"Transaction {transaction_id} is recorded with another {', '.join(fields)}.",
+            remedy="Send a repeat unchanged, or another payment under an id of its own.",
+        )
+        self.transaction_id = transaction_id
+        self.fields = fields
 
 
 class PromotionRefused(FraudError):

@@ -41,7 +41,10 @@ class DaySource:
         if day < self.source.manifest().end:
             return landed
         with self._open_ledger() as ledger:
-            live = live_labels(ledger.labels_known(*_bounds(day)))
+            known = ledger.labels_known(*_bounds(day))
+        # Labels of the world that become known after its end are fed into the live log too.
+        fed = set(zip(landed["transaction_id"].to_pylist(), landed["known_at"].to_pylist(), strict=True))
+        live = live_labels([pair for pair in known if (pair[0].transaction_id, pair[0].known_at) not in fed])
         return pa.concat_tables([landed, live]).sort_by([("known_at", "ascending"), ("transaction_id", "ascending")])
 
 

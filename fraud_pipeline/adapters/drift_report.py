@@ -1,4 +1,6 @@
-"""A drift verdict as a page for people: what we judged, and Evidently's distributions to look closer.
+"""A drift verdict as a page for people, and as a file for who serves it: `drift_results` reads that.
+
+The page has what we judged, and Evidently's distributions to look closer.
 
 Evidently is imported in the call (it takes seconds) and works on samples in memory. It cannot look at columns without
 values and hardly notices missing ones, so those are shown by us. The page holds all of its scripts: it needs no network.
@@ -6,11 +8,13 @@ values and hardly notices missing ones, so those are shown by us. The page holds
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +62,16 @@ def render(
     start = page.index("<body>") + len("<body>")
     summary = _summary(verdict, title, empty=[c for c in _names(before) if _is_empty(before, now, c)])
     _write_whole(path, page[:start] + summary + page[start:])
+    return path
+
+
+def write_verdict(path: Path, verdict: DriftVerdict, *, champion: int, as_of: date, now: datetime) -> Path:
+    """Write the verdict as JSON to `path`, whole or not at all, and return it. To be called after `render`.
+
+    So that a verdict always has its page, at the same path but for the suffix. DependencyError where the disk refuses.
+    """
+    told = {"timestamp": now.isoformat(), "as_of": as_of.isoformat(), "champion": champion, **verdict.to_dict()}
+    _write_whole(path, json.dumps(told, allow_nan=False))
     return path
 
 

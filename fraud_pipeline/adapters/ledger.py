@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintViolated
 
-from fraud_pipeline.adapters import ledger_decisions, ledger_history, ledger_labels, ledger_transactions
+from fraud_pipeline.adapters import ledger_decisions, ledger_history, ledger_labels, ledger_log, ledger_transactions
 from fraud_pipeline.adapters.ledger_database import LedgerDatabase
+from fraud_pipeline.adapters.ledger_log import LogPage
 from fraud_pipeline.adapters.ledger_records import (
     LOCAL_WRITER,
     Alert,
@@ -31,7 +32,7 @@ from fraud_pipeline.adapters.ledger_records import (
 )
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState
 from fraud_pipeline.domain.promotion import Promotion
-from fraud_pipeline.domain.transaction import Label, LabelChange
+from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
 from fraud_pipeline.errors import IntegrityError, PromotionRefused
 
 LOG_PAGE: Final = 5_000
@@ -107,6 +108,10 @@ class Ledger:
         """
         return self._write(lambda connection: ledger_decisions.insert_new(connection, records))
 
+    def adopt(self, past: Sequence[Transaction]) -> int:
+        """Take in payments of the imported or simulated history, so that they can be labelled; returns how many were new."""
+        return self._write(lambda connection: ledger_transactions.adopt(connection, past))
+
     def transaction(self, transaction_id: str) -> RecordedTransaction | None:
         with self._database.reading() as connection:
             return next(ledger_transactions.find(connection, [transaction_id]), None)
@@ -125,6 +130,11 @@ class Ledger:
         """What was decided in [since, until), by time."""
         with self._database.reading() as connection:
             return list(ledger_decisions.select_decided(connection, since, until, role=role))
+
+    def recent(self, customer_id: str, *, limit: int) -> list[tuple[RecordedTransaction, DecisionRecord | None]]:
+        """A customer's newest payments with their decisions, the newest first."""
+        with self._database.reading() as connection:
+            return ledger_decisions.select_recent(connection, customer_id, limit=limit)
 
     def open_alerts(self, *, limit: int = 100) -> list[Alert]:
         """The analysts' queue, the most probable fraud first."""
@@ -176,6 +186,31 @@ class Ledger:
                 return
             yield from events
             after = events[-1].sequence
+
+    def last_sequence(self, writer: str = LOCAL_WRITER) -> int:
+        """The newest place of a writer's log; 0 before the first."""
+        with self._database.reading() as connection:
+            return ledger_log.last_sequence(connection, writer)
+
+    def log_pages(
+        self, writer: str = LOCAL_WRITER, *, after: int = 0, until: int, extra: tuple[str, ...] = ()
+    ) -> Iterator[LogPage]:
+        """A writer's log as columns, page by page; `extra` names more columns of the payments. StateError for a gap."""
+        while after < until:
+            with self._database.reading() as connection:
+                page = ledger_log.read_page(connection, writer, after, until=until, extra=extra)
+            yield page
+            after = page.last
+
+    def waiting_ids(self) -> set[str]:
+        """Ids of unknown transactions that a label waits for."""
+        with self._database.reading() as connection:
+            return ledger_labels.waiting_ids(connection)
+
+    @property
+    def database(self) -> LedgerDatabase:
+        """For those who keep a connection of their own: `LedgerWriter` and `LedgerLookup`."""
+        return self._database
 
     # Promotions
 

@@ -16,7 +16,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from fraud_pipeline.adapters.ledger_schema import SCHEMA_VERSION
 from fraud_pipeline.errors import Busy, DependencyError, FraudError, IntegrityError, SettingsError
@@ -83,25 +83,26 @@ class LedgerDatabase:
         try:
             yield
         except DBAPIError as err:
-            translated = self._translate(err)
+            translated = self.translate(err.orig or err, disconnected=err.connection_invalidated)
             if translated is None:
                 raise
             raise translated from err
 
-    def _translate(self, err: DBAPIError) -> FraudError | None:
-        """Our error for what the database says, or None where the statement is to blame."""
-        text = (str(err.orig).strip() or repr(err.orig)).splitlines()[0]
+    def translate(self, err: BaseException, *, disconnected: bool = False) -> FraudError | None:
+        """Our error for what the driver says, or None where the statement is to blame."""
+        text = (str(err).strip() or repr(err)).splitlines()[0]
         if "database is locked" in text:
             return Busy(
                 f"The ledger {self.address} is locked by another process for more than {BUSY_TIMEOUT_MS // 1000} s.",
                 remedy="Stop that process, or use PostgreSQL (FRAUD_LEDGER_URL) for more than one writer.",
             )
-        if isinstance(err.orig, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
+        if isinstance(err, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
             return IntegrityError(
                 f"The ledger {self.address} is damaged: {text}.",
                 remedy="Restore it from a backup; move the damaged file away first.",
             )
-        if isinstance(err, OperationalError) or err.connection_invalidated:
+        driver = self.engine.dialect.loaded_dbapi
+        if isinstance(err, driver.OperationalError | driver.InterfaceError) or disconnected:
             return DependencyError(
                 f"The ledger {self.address} does not answer: {text}.",
                 remedy="Check the disk and the file's permissions."

@@ -14,9 +14,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fraud_pipeline.adapters.ledger_records import Alert, DecisionRecord, DecisionRole
-from fraud_pipeline.adapters.ledger_schema import alerts, decisions, labels
-from fraud_pipeline.adapters.ledger_transactions import chunks
+from fraud_pipeline.adapters.ledger_records import Alert, DecisionRecord, DecisionRole, RecordedTransaction
+from fraud_pipeline.adapters.ledger_schema import alerts, decisions, labels, transactions
+from fraud_pipeline.adapters.ledger_transactions import chunks, recorded_from_row
 
 ALERTING: Final = ("REVIEW", "BLOCK")
 _FIELDS: Final = tuple(f.name for f in fields(DecisionRecord))
@@ -57,6 +57,22 @@ def select_decided(
     )
     for row in connection.execution_options(yield_per=5_000).execute(query).mappings():
         yield DecisionRecord(**{name: row[name] for name in _FIELDS})
+
+
+def select_recent(
+    connection: Connection, customer_id: str, *, limit: int
+) -> list[tuple[RecordedTransaction, DecisionRecord | None]]:
+    """A customer's newest payments with the decisions that were given, the newest first."""
+    query = (
+        sa.select(transactions)
+        .where(transactions.c.customer_id == customer_id)
+        .order_by(transactions.c.event_time.desc(), transactions.c.transaction_id)
+        .limit(limit)
+    )
+    payments = [recorded_from_row(row) for row in connection.execute(query)]
+    ids = [payment.transaction.transaction_id for payment in payments]
+    decided = {record.transaction_id: record for record in find(connection, ids) if record.role == "decided"}
+    return [(payment, decided.get(payment.transaction.transaction_id)) for payment in payments]
 
 
 def select_open_alerts(connection: Connection, *, limit: int) -> Iterator[Alert]:

@@ -14,7 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from fraud_pipeline.adapters.ledger_decisions import close_labelled_alerts
-from fraud_pipeline.adapters.ledger_records import RecordedLabels, RecordedTransaction, ReleasedLabel
+from fraud_pipeline.adapters.ledger_records import (
+    HISTORY_WRITER,
+    LOCAL_WRITER,
+    RecordedLabels,
+    RecordedTransaction,
+    ReleasedLabel,
+)
 from fraud_pipeline.adapters.ledger_schema import labels, transactions, writers
 from fraud_pipeline.adapters.ledger_transactions import chunks, find, recorded_from_row, reserve_sequences
 from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
@@ -38,7 +44,7 @@ def record(connection: Connection, new_labels: Sequence[Label]) -> RecordedLabel
         row = _row(label)
         recorded = known.get(label.transaction_id)
         if recorded is not None:
-            row["writer"] = recorded.writer
+            row["writer"] = LOCAL_WRITER if recorded.writer == HISTORY_WRITER else recorded.writer
             row["change"] = int(label.is_fraud) - int(is_fraud.get(label.transaction_id, False))
             is_fraud[label.transaction_id] = label.is_fraud
         rows.append(row)
@@ -107,6 +113,11 @@ def select_after(connection: Connection, writer: str, after: int, *, limit: int)
 def count_waiting(connection: Connection) -> int:
     """Labels whose transaction has not shown up."""
     return connection.execute(sa.select(sa.func.count()).where(labels.c.change.is_(None))).scalar_one()
+
+
+def waiting_ids(connection: Connection) -> set[str]:
+    """Ids of unknown transactions that a label waits for."""
+    return set(connection.execute(sa.select(labels.c.transaction_id).where(labels.c.change.is_(None))).scalars())
 
 
 def _versions(connection: Connection, transaction_ids: Sequence[str]) -> Iterator[Label]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # the ledger keeps decisions without loading what makes them
 LOCAL_WRITER: Final = "local"
 """The one writer of the embedded stack, whose log is the ledger itself."""
 
+HISTORY_WRITER: Final = "history"
+"""Payments of the imported or simulated past that a label was given for; such labels stand in the log of `local`."""
+
 DecisionRole = Literal["decided", "shadow"]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fraud_pipeline.adapters.ledger_records import LedgerEntry, RecordedTransaction
+from fraud_pipeline.adapters.ledger_records import HISTORY_WRITER, LOCAL_WRITER, LedgerEntry, RecordedTransaction
 from fraud_pipeline.adapters.ledger_schema import transactions, writers
 from fraud_pipeline.domain.transaction import Transaction
 
@@ -61,7 +61,11 @@ def select_received(connection: Connection, since: datetime, until: datetime) ->
     """What was received in [since, until), in each writer's order."""
     query = (
         sa.select(transactions)
-        .where(transactions.c.received_at >= since, transactions.c.received_at < until)
+        .where(
+            transactions.c.received_at >= since,
+            transactions.c.received_at < until,
+            transactions.c.writer != HISTORY_WRITER,
+        )
         .order_by(transactions.c.writer, transactions.c.sequence)
     )
     rows = connection.execution_options(yield_per=5_000).execute(query)
@@ -94,6 +98,23 @@ def insert(connection: Connection, entries: Sequence[LedgerEntry], *, writer: st
     ]
     connection.execute(sa.insert(transactions), [_transaction_row(r) for r in recorded])
     return recorded
+
+
+def adopt(connection: Connection, past: Sequence[Transaction]) -> int:
+    """Insert payments of the history that are not there yet, so that labels may refer to them; returns how many."""
+    there = {t.transaction.transaction_id for t in find(connection, [t.transaction_id for t in past])}
+    new = {t.transaction_id: t for t in past if t.transaction_id not in there}
+    if connection.execute(sa.select(writers.c.writer).where(writers.c.writer == LOCAL_WRITER)).first() is None:
+        connection.execute(sa.insert(writers).values(writer=LOCAL_WRITER, last_sequence=0))
+    newest = sa.select(sa.func.max(transactions.c.sequence)).where(transactions.c.writer == HISTORY_WRITER)
+    first = int(connection.execute(newest).scalar() or 0) + 1
+    rows = [
+        RecordedTransaction(transaction, HISTORY_WRITER, place, transaction.event_time)
+        for place, transaction in enumerate(new.values(), start=first)
+    ]
+    if rows:
+        connection.execute(sa.insert(transactions), [_transaction_row(row) for row in rows])
+    return len(rows)
 
 
 def recorded_from_row(row: Sequence[Any]) -> RecordedTransaction:

@@ -39,7 +39,7 @@ def find_payment(store: DatasetStore, transaction_id: str) -> StoredPayment:
         computed = store.read_day("features", day, FEATURE_NAMES).slice(place, 1).to_pylist()[0]
         row = store.read_day("transactions", day).slice(place, 1).to_pylist()[0]
         values = np.array([computed[name] for name in FEATURE_NAMES], dtype=np.float32)
-        return StoredPayment(day, _transaction(row), values)
+        return StoredPayment(day, transaction_of(row), values)
     raise NotFound(
         f"There is no payment {transaction_id} among {len(store.days('features'))} days of features.",
         remedy="Check the id; `fraud status` shows which days there are.",
@@ -51,7 +51,8 @@ def _place(ids: pa.Table, transaction_id: str) -> int | None:
     return None if place < 0 else place
 
 
-def _transaction(row: dict[str, Any]) -> Transaction:
+def transaction_of(row: dict[str, Any]) -> Transaction:
+    """A stored row as a Transaction."""
     attributes = {
         name.removeprefix(ATTRIBUTE_PREFIX): value
         for name, value in row.items()

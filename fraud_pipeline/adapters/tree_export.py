@@ -84,7 +84,7 @@ def _xgboost_tree(tree: dict[str, Any], medians: NDArray[Any] | None) -> dict[st
     defaults = np.array(tree["default_left"], dtype=bool)
     if medians is not None:
         defaults = np.asarray(medians, dtype=np.float32)[features] < thresholds
-    return _numbered(np.concatenate(levels), left, features, thresholds, defaults, values)
+    return _numbered(np.concatenate(levels), left, features, thresholds, defaults, values, weights)
 
 
 def _sklearn_tree(
@@ -102,7 +102,8 @@ def _sklearn_tree(
     threshold = np.where(nearest > tree.threshold, np.nextafter(nearest, np.float32(-np.inf)), nearest)
     defaults = np.asarray(medians, dtype=np.float32)[feature] <= threshold
     order = np.concatenate(_levels(tree.children_left, tree.children_right))
-    return _numbered(order, tree.children_left, feature, threshold, defaults, values)
+    covers = tree.weighted_n_node_samples
+    return _numbered(order, tree.children_left, feature, threshold, defaults, values, covers)
 
 
 def _levels(left: NDArray[Any], right: NDArray[Any]) -> list[NDArray[Any]]:
@@ -120,6 +121,7 @@ def _numbered(
     threshold: NDArray[Any],
     default_left: NDArray[Any],
     value: NDArray[Any],
+    cover: NDArray[Any],
 ) -> dict[str, NDArray[Any]]:
     """The columns of one tree, its nodes in this order."""
     place = np.zeros(len(left), dtype=np.int64)
@@ -131,6 +133,7 @@ def _numbered(
         "child": np.where(leaf, 0, place[left[order]]),
         "default_left": default_left[order] & ~leaf,
         "value": value[order],
+        "cover": cover[order],
     }
 
 
@@ -139,7 +142,7 @@ def _joined(trees: list[dict[str, NDArray[Any]]], *, base: float, or_equal: bool
     roots = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     for tree, root in zip(trees, roots, strict=True):
         tree["child"] = np.where(tree["feature"] == _LEAF, 0, tree["child"] + root)
-    dtypes = {"threshold": np.float32, "default_left": np.bool_, "value": np.float64}
+    dtypes = {"threshold": np.float32, "default_left": np.bool_, "value": np.float64, "cover": np.float32}
     columns: dict[str, Any] = {
         name: np.concatenate([tree[name] for tree in trees]).astype(dtypes.get(name, np.int32)) for name in trees[0]
     }

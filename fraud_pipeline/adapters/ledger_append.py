@@ -1,0 +1,86 @@
+"""Decided payments as rows, in the driver's own form: the statements by which the live writer appends in groups.
+
+SQLAlchemy's inserts take five times as long for a single payment; what is written is the same. Knows no connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from fraud_pipeline.adapters.ledger_decisions import ALERTING
+from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
+from fraud_pipeline.adapters.ledger_schema import alerts, decisions, transactions, writers
+
+Row = tuple[Any, ...]
+Moment = Callable[[datetime], Any]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class AppendStatements:
+    """The SQL of one dialect, and how it holds a moment (see `ledger_schema.UtcTime`)."""
+
+    take_sequences: str
+    begin_writer: str
+    insert_transaction: str
+    insert_decision: str
+    insert_alert: str
+    moment: Moment
+
+    @classmethod
+    def of(cls, dialect: str) -> AppendStatements:
+        """For `sqlite` or `postgresql`."""
+        mark = "?" if dialect == "sqlite" else "%s"
+        return cls(
+            take_sequences=f"UPDATE {writers.name} SET last_sequence = last_sequence + {mark} "  # our own names
+            f"WHERE writer = {mark} RETURNING last_sequence",
+            begin_writer=_insert(writers, mark),
+            insert_transaction=_insert(transactions, mark),
+            insert_decision=_insert(decisions, mark),
+            insert_alert=_insert(alerts, mark),
+            moment=microseconds if dialect == "sqlite" else _as_it_is,
+        )
+
+    def transaction_row(self, entry: LedgerEntry, writer: str, sequence: int) -> Row:
+        t = entry.transaction
+        attributes = json.dumps(dict(t.attributes), allow_nan=False) if t.attributes else "{}"
+        return (
+            t.transaction_id, self.moment(t.event_time), t.customer_id, t.merchant_id, t.amount_minor, t.currency,
+            t.merchant_category, t.channel, t.country, t.device_id, t.latitude, t.longitude, attributes, writer,
+            sequence, self.moment(entry.received_at),
+        )  # fmt: skip
+
+    def decision_row(self, record: DecisionRecord) -> Row:
+        return (
+            record.transaction_id, record.role, record.model_version, self.moment(record.decided_at), record.decision,
+            record.fraud_probability, record.payload, record.features,
+        )  # fmt: skip
+
+    def alert_rows(self, records: Sequence[DecisionRecord]) -> list[Row]:
+        """One for each REVIEW or BLOCK that was given."""
+        return [
+            (r.transaction_id, self.moment(r.decided_at), r.decision, r.fraud_probability, None, None)
+            for r in records
+            if r.decision in ALERTING and r.role == "decided"
+        ]
+
+
+def microseconds(moment: datetime) -> int:
+    """µs since 1970 UTC, exactly."""
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _insert(table: sa.Table, mark: str) -> str:
+    """An INSERT of all columns in their order."""
+    return f"INSERT INTO {table.name} VALUES ({', '.join([mark] * len(table.c))})"  # our own table's name
+
+
+def _as_it_is(moment: datetime) -> datetime:
+    return moment

@@ -1,0 +1,124 @@
+"""The one owner of a ledger's writer: it alone appends to that log, in groups, each one database transaction.
+
+Ownership is a lock that the system lets go when the process dies: in PostgreSQL an advisory lock of the very connection
+that writes (so whoever loses the connection has lost the lock before it can write again), beside a SQLite file a locked
+file. A second process is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from fraud_pipeline.adapters.ledger_append import AppendStatements
+from fraud_pipeline.adapters.ledger_connection import DriverConnection
+from fraud_pipeline.adapters.ledger_database import MIGRATION_LOCK, LedgerDatabase
+from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, LedgerEntry
+from fraud_pipeline.errors import Busy, DependencyError
+
+WRITER_LOCK: Final = MIGRATION_LOCK + 2
+"""PostgreSQL's advisory lock of writer `local`."""
+_REMEDY: Final = (
+    "Stop the other process first. One process is the only writer of an embedded ledger; more processes share a Kafka log "
+    "(FRAUD_KAFKA_BOOTSTRAP_SERVERS)."
+)
+
+
+class LedgerIdsTaken(Exception):
+    """An id of the group is in the ledger already; nothing was written."""
+
+
+class LedgerWriter:
+    """Use `LedgerWriter.open`. One thread at a time."""
+
+    def __init__(self, database: LedgerDatabase, writer: str, lock: IO[str] | None) -> None:
+        self._writer = writer
+        self._lock = lock
+        self._address = database.address
+        self._statements = AppendStatements.of(database.engine.dialect.name)
+        self._connection = DriverConnection(database, self._own if lock is None else lambda _: None)
+
+    @classmethod
+    def open(cls, database: LedgerDatabase, writer: str = LOCAL_WRITER) -> LedgerWriter:
+        """Become the owner. Busy where another process is, DependencyError where the ledger does not answer."""
+        lock = None
+        if database.is_sqlite:
+            lock = _locked_file(Path(f"{database.url.database}.{writer}.lock"), database.address)
+        owner = cls(database, writer, lock)
+        try:
+            owner._connection.rows("SELECT 1", ())
+        except BaseException:
+            owner.close()
+            raise
+        return owner
+
+    def append(self, entries: Sequence[LedgerEntry]) -> int:
+        """Append payments with their decisions and alerts; returns the first one's place, the others follow it.
+
+        The ids are new and no label waits for them, as far as the caller knows; where one is not, LedgerIdsTaken.
+        Durable when it returns.
+        """
+        sql, writer = self._statements, self._writer
+        try:
+            with self._connection.transaction() as cursor:
+                last = self._take_sequences(cursor, len(entries))
+                first = last - len(entries) + 1
+                rows = [sql.transaction_row(entry, writer, place) for place, entry in enumerate(entries, start=first)]
+                cursor.executemany(sql.insert_transaction, rows)
+                made = [entry.decision for entry in entries if entry.decision is not None]
+                if made:
+                    cursor.executemany(sql.insert_decision, [sql.decision_row(record) for record in made])
+                if alerts := sql.alert_rows(made):
+                    cursor.executemany(sql.insert_alert, alerts)
+        except self._connection.driver.IntegrityError as err:
+            raise LedgerIdsTaken(str(err)) from err
+        return first
+
+    def close(self) -> None:
+        """Give the ownership up."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take_sequences(self, cursor: Any, count: int) -> int:
+        """The last of the next `count` places."""
+        cursor.execute(self._statements.take_sequences, (count, self._writer))
+        taken = cursor.fetchall()
+        if taken:
+            return int(taken[0][0])
+        cursor.execute(self._statements.begin_writer, (self._writer, count))
+        return count
+
+    def _own(self, connection: Any) -> None:
+        """Take PostgreSQL's lock for this connection's life."""
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT pg_try_advisory_lock({WRITER_LOCK})")
+        owned = cursor.fetchone()[0]
+        connection.commit()
+        if not owned:
+            raise Busy(f"The ledger {self._address} already has its one writer, another process.", remedy=_REMEDY)
+
+
+def _locked_file(path: Path, address: str) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as err:
+        raise DependencyError(
+            f"The lock {path} cannot be opened: {err.strerror}.", remedy="Check the folder's permissions."
+        ) from err
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise Busy(f"The ledger {address} already has its one writer, process {owner}.", remedy=_REMEDY) from err
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
