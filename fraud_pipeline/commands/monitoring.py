@@ -82,17 +82,25 @@ def explain(
     transaction_id: Annotated[str, typer.Argument(help="The payment's id.")],
     version: Annotated[str, typer.Option("--version", help="The model: a version's number, or champion.")] = "champion",
     limit: Annotated[int, typer.Option(min=1, help="Reasons to show; --json has all.")] = 12,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Contributions by exact tree SHAP, with what each input means.")
+    ] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="Draw them as a waterfall to this file; means --exact.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Why a payment is decided as it is: every input's value and what it added to the score, the strongest first.
 
     A payment that was served is explained by the decision that was given and the model that made it.
     """
-    from fraud_pipeline.commands.explaining import explain_payment
+    from fraud_pipeline.commands.explaining import explain_payment, write_waterfall
     from fraud_pipeline.settings import load_settings
 
-    payment = explain_payment(load_settings(), transaction_id, version=version)
-    decision, explanation = payment.decision, payment.explanation
+    payment = explain_payment(load_settings(), transaction_id, version=version, exact=exact or png is not None)
+    decision, explanation, exactly = payment.decision, payment.explanation, payment.exact
+    if png is not None and exactly is not None:
+        write_waterfall(exactly, png)
     shown = {
         "payment": f"{transaction_id}, {decision.event_time:%Y-%m-%d %H:%M:%S} UTC",
         "decision": decision.decision + (" (control)" if decision.control else ""),
@@ -102,9 +110,15 @@ def explain(
         "risk factors": explanation.risk_factors or None,
         "raw score": f"{explanation.raw:.4f} = {explanation.bias:.4f} (bias) + the contributions",
     }
-    rows = [(r.feature, r.value, r.contribution) for r in explanation.reasons[:limit]]
-    emit(
-        {"decision": decision.as_dict(), "served": payment.served, "explanation": explanation.as_dict()},
-        as_json=as_json,
-        tables=lambda: iter([field_table(shown), rows_table(("input", "value", "contribution"), rows)]),
+    table = rows_table(
+        ("input", "value", "contribution"), [(r.feature, r.value, r.contribution) for r in explanation.reasons[:limit]]
     )
+    result = {"decision": decision.as_dict(), "served": payment.served, "explanation": explanation.as_dict()}
+    if exactly is not None:
+        result["exact"] = exactly.as_dict()
+        shown["raw score"] = f"{exactly.raw_score:.4f} = {exactly.base_value:.4f} (base value) + the contributions"
+        rows = [(c.feature, c.text, c.contribution, c.meaning) for c in exactly.contributions[:limit]]
+        table = rows_table(("input", "value", "contribution", "meaning"), rows)
+    if png is not None:
+        shown["picture"] = result["picture"] = str(png)
+    emit(result, as_json=as_json, tables=lambda: iter([field_table(shown), table]))
