@@ -141,9 +141,13 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(4_194_304, ge=1_024, description="Scoring service: largest request body, unpacked.")
     rate_limit_per_s: float = Field(
-        0.0, ge=0, description="Scoring service: requests per second and API key (or address) on average; 0 is no limit."
+        0.0,
+        ge=0,
+        description="Scoring service: requests per second and API key (or address) on average; 0 is no limit.",
     )
-    request_timeout_s: float = Field(10.0, gt=0, description="Scoring service: a request that takes longer is answered 503.")
+    request_timeout_s: float = Field(
+        10.0, gt=0, description="Scoring service: a request that takes longer is answered 503."
+    )
     degraded_policy: Literal["journal", "refuse"] = Field(
         "journal",
         description=(

@@ -116,6 +116,11 @@ class Ledger:
         with self._database.reading() as connection:
             return next(ledger_transactions.find(connection, [transaction_id]), None)
 
+    def transactions(self, transaction_ids: Sequence[str]) -> list[RecordedTransaction]:
+        """The recorded ones among these ids, in no particular order."""
+        with self._database.reading() as connection:
+            return list(ledger_transactions.find(connection, transaction_ids))
+
     def decision(self, transaction_id: str, *, role: DecisionRole = "decided") -> DecisionRecord | None:
         with self._database.reading() as connection:
             found = ledger_decisions.find(connection, [transaction_id])

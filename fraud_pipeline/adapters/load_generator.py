@@ -8,6 +8,7 @@ connection sends its next request when it has its answer. Prints nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
 import time
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
+from yarl import URL
 
 Bodies = Callable[[], bytes]
 """Makes the next request body."""
@@ -55,6 +57,7 @@ class Tally:
 
     started: float = field(default_factory=time.perf_counter)
     ended: float | None = None
+    scheduled: int = 0
     sent: int = 0
     answered: int = 0
     failed: int = 0
@@ -165,6 +168,7 @@ async def generate(plan: LoadPlan, bodies: Bodies, tally: Tally) -> Tally:
         timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S),
         headers=headers,
     ) as session:
+        await _connect(session, plan)
         tally.started, tally.ended = time.perf_counter(), None
         try:
             async with asyncio.TaskGroup() as group:
@@ -175,18 +179,31 @@ async def generate(plan: LoadPlan, bodies: Bodies, tally: Tally) -> Tally:
     return tally
 
 
+async def _connect(session: aiohttp.ClientSession, plan: LoadPlan) -> None:
+    """Open the connections before the clock starts: whoever pays by card has them open too."""
+    alive = URL(plan.url).origin() / "livez"
+
+    async def ask() -> None:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):  # the load will say so
+            async with session.get(alive) as answer:
+                await answer.read()
+
+    await asyncio.gather(*(ask() for _ in range(plan.connections)))
+
+
 async def _connection(session: aiohttp.ClientSession, plan: LoadPlan, bodies: Bodies, tally: Tally) -> None:
-    """Take the next request, wait until it is due, send it, and so on. `sent` numbers them all."""
+    """Take the next request, wait until it is due, send it, and so on."""
     end = tally.started + plan.duration_s
     while True:
-        due = tally.started + tally.sent / plan.rate if plan.rate else time.perf_counter()
-        if due >= end or (plan.requests and tally.sent >= plan.requests):
+        due = tally.started + tally.scheduled / plan.rate if plan.rate else time.perf_counter()
+        if due >= end or (plan.requests and tally.scheduled >= plan.requests):
             return
-        tally.sent += 1
+        tally.scheduled += 1
         early = due - time.perf_counter()
         if early > 0:
             await asyncio.sleep(early)
         body = bodies()
+        tally.sent += 1
         began = due if plan.rate else time.perf_counter()
         try:
             async with session.post(plan.url, data=body) as answer:

@@ -66,7 +66,7 @@ class ModelSlot:
         self.refusals = 0
         self.ledger_error: str = ""
         self._ledger = ledger
-        self._fetch = fetch
+        self.fetch = fetch
         self._now = now
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -132,7 +132,7 @@ class ModelSlot:
         for served in (self.champion, self.previous):
             if served is not None and _is_of(served.bundle, promotion):
                 return ServedModel(served.bundle, promotion, self._now())
-        path = self._fetch(promotion.version, promotion.fingerprint)
+        path = self.fetch(promotion.version, promotion.fingerprint)
         bundle = ModelBundle.load(path, version=str(promotion.version))
         if bundle.fingerprint != promotion.fingerprint:
             raise BundleError(

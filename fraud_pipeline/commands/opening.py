@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fraud_pipeline.adapters.ledger import Ledger
+    from fraud_pipeline.adapters.live_state import LiveStateStore
     from fraud_pipeline.adapters.model_registry import ModelRegistry
     from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
     from fraud_pipeline.settings import Settings
@@ -42,6 +45,17 @@ def open_builder(settings: Settings) -> TrainingSetBuilder:
     features = FeatureStore(store, CheckpointStore(settings.checkpoint_url), time_zone=settings.time_zone)
     reader = TrainingRowReader(store, SourceStore(settings.home), lambda: open_ledger(settings))
     return TrainingSetBuilder(store, features, reader, TrainingStore(settings.home))
+
+
+@contextmanager
+def open_live_states(settings: Settings) -> Iterator[LiveStateStore]:
+    """What recovers and keeps live states of this home."""
+    from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+    from fraud_pipeline.adapters.live_state import LiveStateStore
+
+    with open_ledger(settings) as ledger:
+        checkpoints = CheckpointStore(settings.checkpoint_url)
+        yield LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)
 
 
 def is_missing_file(address: str) -> bool:

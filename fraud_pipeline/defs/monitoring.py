@@ -1,6 +1,6 @@
 """Is the champion still as it should be: drift, performance on matured labels, and one feature computation everywhere."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,7 @@ from fraud_pipeline.adapters.champion_watch import (
     mature_days_since,
     recent_days,
 )
-from fraud_pipeline.adapters.drift_report import render
+from fraud_pipeline.adapters.drift_report import render, write_verdict
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.parity_source import check_parity
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
@@ -40,7 +40,7 @@ class ReportConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="monitoring", kinds={"evidently"}, owners=OWNERS, code_version="1", deps=INPUTS,
+    group_name="monitoring", kinds={"evidently"}, owners=OWNERS, code_version="2", deps=INPUTS,
     automation_condition=REPORTS,
 )  # fmt: skip
 def drift_report(
@@ -65,6 +65,8 @@ def drift_report(
         verdict, settings.reports_dir / "drift" / f"{as_of}-version-{champion.version}.html", **samples, seed=settings.seed,
         title=f"Drift of version {champion.version} as of {as_of}",
     )  # fmt: skip
+    told = page.with_suffix(".json")
+    write_verdict(told, verdict, champion=int(champion.version), as_of=as_of, now=datetime.now(UTC))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": verdict.current_rows,

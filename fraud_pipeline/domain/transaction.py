@@ -132,7 +132,7 @@ def parse_transaction(
     `received_at` (UTC-aware) switches on the rules of the live routes: at most 5 minutes ahead, at most 90 days old.
     Raises InvalidTransaction with every broken rule.
     """
-    reader = _Reader(payload)
+    reader = FieldReader(payload)
     parsed: dict[str, object] = {
         "transaction_id": reader.identifier("transaction_id"),
         "event_time": reader.event_time(received_at),
@@ -152,7 +152,7 @@ def parse_transaction(
     return Transaction(**parsed)  # type: ignore[arg-type]  # each reader method returns its field's type or a violation
 
 
-class _Reader:
+class FieldReader:
     """Reads fields one by one and gathers what is wrong instead of stopping at the first."""
 
     def __init__(self, payload: Mapping[str, object]) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fraud_pipeline.adapters.drift_report import MAX_ROWS, ReportSample, render
+from fraud_pipeline.adapters.drift_report import MAX_ROWS, ReportSample, render, write_verdict
 from fraud_pipeline.domain.drift import Outcomes, judge
 from fraud_pipeline.errors import DependencyError, InputError
 
@@ -117,6 +119,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
             current=ReportSample(before),
             title="x",
         )
+
+
+def test_the_verdict_is_a_file_too_with_missing_numbers_as_null(tmp_path: Path):
+    nothing = {"a": np.full(ROWS, np.nan), "b": np.ones(ROWS)}
+    verdict, now = judge(nothing, nothing), datetime(2026, 5, 1, 3, tzinfo=UTC)
+    path = write_verdict(tmp_path / "sub" / "v.json", verdict, champion=3, as_of=date(2026, 5, 1), now=now)
+    told = json.loads(path.read_text())
+    assert (told["timestamp"], told["as_of"], told["champion"]) == ("2026-05-01T03:00:00+00:00", "2026-05-01", 3)
+    assert told["feature_details"][0]["reference_mean"] is None
+    assert told.items() >= verdict.to_dict().items()
 
 
 def test_importing_the_adapter_loads_no_evidently():

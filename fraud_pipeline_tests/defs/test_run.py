@@ -1,5 +1,6 @@
 """`fraud run` on a small world: from nothing to a champion, again, with a candidate made bad on purpose, and after a kill."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -94,6 +95,10 @@ def test_its_pages_have_plots_tables_and_links(settings: Settings, first: tuple[
     assert page["model card"].startswith("# Fraud detector")
     html = Path(str(drift.asset_materialization.metadata["Evidently page"].value))
     assert "<html" in html.read_text()[:500].lower()
+    told = json.loads(html.with_suffix(".json").read_text())
+    verdict: Any = drift.asset_materialization.metadata["verdict"].value
+    assert {name: told[name] for name in ("status", "reasons", "feature_details")}.items() <= verdict.items()
+    assert told["champion"] == 1
 
 
 def test_again_is_quick_and_changes_nothing(settings: Settings, first: tuple[RunReport, set[str]]) -> None:

@@ -1,0 +1,97 @@
+"""The challenger beside the champion: it decides the same payments from the same features, after they were answered.
+
+Its decisions are kept beside the champion's and answer nobody. Where it cannot keep up it leaves payments out, and counts
+them. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.ledger_records import DecisionRecord
+from fraud_pipeline.adapters.live_metrics import LiveMetrics
+from fraud_pipeline.adapters.model_slot import ModelSlot
+from fraud_pipeline.domain.decision import Decision, decide_many
+from fraud_pipeline.domain.transaction import Transaction
+from fraud_pipeline.errors import FraudError
+
+MOST_WAITING: Final = 20_000
+AT_ONCE: Final = 500
+log = logging.getLogger(__name__)
+
+Offered = tuple[Transaction, npt.NDArray[np.float32], Decision]
+
+
+class ShadowScorer:
+    """`offer` is called at each decision and costs nothing where there is no challenger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        models: ModelSlot,
+        metrics: LiveMetrics,
+        *,
+        control_share: float,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._models = models
+        self._metrics = metrics
+        self._control_share = control_share
+        self._now = now
+        self._queue: queue.SimpleQueue[Offered | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Decide what waits, and end."""
+        if self._thread.ident is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def offer(self, transaction: Transaction, computed: npt.NDArray[np.float32], decision: Decision) -> None:
+        """Have the challenger decide this payment too, unless it was the one who decided."""
+        challenger = self._models.challenger
+        if challenger is None or challenger.version == decision.model_version:
+            return
+        if self._queue.qsize() >= MOST_WAITING:
+            self._metrics.shadow_dropped += 1
+            return
+        self._queue.put((transaction, computed, decision))
+
+    def _run(self) -> None:
+        while True:
+            waiting = [self._queue.get()]
+            while len(waiting) < AT_ONCE and not self._queue.empty():
+                waiting.append(self._queue.get())
+            offered = [each for each in waiting if each is not None]
+            if offered:
+                try:
+                    self._decide(offered)
+                except FraudError as err:
+                    self._metrics.shadow_dropped += len(offered)
+                    log.warning("%d shadow decisions are lost: %s", len(offered), err.message)
+            if len(offered) < len(waiting):
+                return
+
+    def _decide(self, offered: list[Offered]) -> None:
+        challenger = self._models.challenger
+        if challenger is None:
+            return
+        decisions = decide_many(
+            np.stack([computed for _, computed, _ in offered]), challenger, [payment for payment, _, _ in offered],
+            decided_at=self._now(), control_share=self._control_share,
+        )  # fmt: skip
+        self._ledger.record_decisions([DecisionRecord.of(decision, role="shadow") for decision in decisions])
+        self._metrics.shadow_decisions += len(decisions)

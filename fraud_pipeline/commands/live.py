@@ -1,0 +1,75 @@
+"""The live route from the command line: serving, and its state."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fraud_pipeline.commands.output import Json, emit, remark
+
+state = typer.Typer(help="The live feature state: checkpoints and rebuilding.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.add_typer(state, name="state")
+
+
+def serve(
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: FRAUD_REST_PORT]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: FRAUD_REST_HOST]")] = None,
+) -> None:
+    """Start the scoring service (BentoML; stop with Ctrl-C)."""
+    import os
+    import sys
+
+    from fraud_pipeline.adapters.ledger import Ledger
+    from fraud_pipeline.adapters.ledger_writer import LedgerWriter
+    from fraud_pipeline.settings import load_settings
+
+    settings = load_settings()
+    with Ledger.open(settings.ledger_url) as ledger:
+        LedgerWriter.open(ledger.database).close()  # refuses here, in one line, where another process owns the log
+    address, number = host or settings.rest_host, port or settings.rest_port
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    remark(
+        f"Scoring service on http://{address}:{number} (home {settings.home}); its API at /, GET /health says how it is"
+    )
+    arguments = ["bentoml", "serve", "serving.service:FraudScoringService", "--host", address, "--port", str(number)]
+    os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 our own interpreter, fixed arguments
+
+
+@state.command()
+def checkpoint(as_json: Json = False) -> None:
+    """Replay the log into a checkpoint, so that the next start is quick; runs beside a service."""
+    from time import perf_counter
+
+    from fraud_pipeline.commands.opening import open_live_states
+    from fraud_pipeline.settings import load_settings
+
+    started = perf_counter()
+    with open_live_states(load_settings()) as states:
+        live = states.recover()
+        name = states.keep(live)
+    result = {"checkpoint": name, "sequence": live.sequence, "seconds": round(perf_counter() - started, 2)}
+    emit(result, as_json=as_json, tables=lambda: iter([f"{name} ({result['seconds']} s)"]))
+
+
+@state.command()
+def rebuild(as_json: Json = False) -> None:
+    """Build the state from the history and the whole log, not from any checkpoint, and keep it."""
+    from time import perf_counter
+
+    from fraud_pipeline.commands.opening import open_live_states
+    from fraud_pipeline.settings import load_settings
+
+    started = perf_counter()
+    with open_live_states(load_settings()) as states:
+        live = states.base()
+        places = states.replay(live)
+        name = states.keep(live)
+    seconds = perf_counter() - started
+    result = {"checkpoint": name, "sequence": live.sequence, "replayed": places, "seconds": round(seconds, 2)}
+    emit(result, as_json=as_json, tables=lambda: iter([f"{name}: {places:,} places replayed ({result['seconds']} s)"]))

@@ -1,0 +1,268 @@
+"""The handlers that only look: stored decisions, explanations, payments, the model, health, drift."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from fraud_pipeline.adapters.dagster_runs import DagsterRuns
+from fraud_pipeline.adapters.drift_results import DriftResults
+from fraud_pipeline.adapters.explanation_page import exact_explanation, waterfall_png
+from fraud_pipeline.adapters.ledger_records import DecisionRecord, RecordedTransaction
+from fraud_pipeline.adapters.model_slot import ServedModel
+from fraud_pipeline.domain.bundle import ModelBundle
+from fraud_pipeline.domain.exact_explanation import ExactExplanation
+from fraud_pipeline.domain.transaction import Transaction
+from fraud_pipeline.errors import FraudError, InputError, NotFound
+from fraud_pipeline.live_runtime import LiveRuntime, utc_now
+from serving.answers import json_bytes, json_response
+from serving.problems import Problem
+from serving.scoring import runtime_of, stored_past
+
+MOST_RECENT: Final = 200
+PNG: Final = "image/png"
+_DRAWING: Final = asyncio.Semaphore(1)
+"""matplotlib holds the interpreter for most of a picture's 0.3 s: two at once would only hold payments up for longer."""
+
+
+async def stored_decision(request: Request) -> Response:
+    """The decision as it was."""
+    runtime, identity = runtime_of(request), request.path_params["transaction_id"]
+    found = await asyncio.to_thread(runtime.open_ledger().decision, identity)
+    if found is None:
+        raise NotFound(f"There is no decision about {_shown(identity)}.", remedy="POST /score decides.")
+    return json_bytes(found.payload.encode())
+
+
+async def transaction(request: Request) -> Response:
+    """A recorded payment, live or of the history."""
+    runtime, identity = runtime_of(request), request.path_params["transaction_id"]
+    found = await asyncio.to_thread(runtime.open_ledger().transaction, identity)
+    if found is not None:
+        return json_response({**as_dict(found.transaction), "received_at": found.received_at, "writer": found.writer})
+    past = await stored_past(runtime, identity)
+    return json_response({**as_dict(past.transaction), "received_at": None, "writer": "history"})
+
+
+async def recent(request: Request) -> Response:
+    """A customer's newest live payments with what was decided."""
+    runtime, customer_id = runtime_of(request), request.path_params["customer_id"]
+    limit = _limit(request.query_params.get("limit", "20"))
+    found = await asyncio.to_thread(lambda: runtime.open_ledger().recent(customer_id, limit=limit))
+    return json_response({"customer_id": customer_id, "transactions": [_with_decision(*each) for each in found]})
+
+
+async def model(request: Request) -> Response:
+    """What decides, since when and why."""
+    models = runtime_of(request).models
+    if models is None or models.champion is None:
+        raise Problem(503, detail=" ".join(runtime_of(request).problems), headers={"Retry-After": "5"})
+    return json_response(
+        {**_served(models.champion), "previous": _previous(models.previous), "refused": _refused(models)}
+    )
+
+
+async def health(request: Request) -> Response:
+    """Each thing that the service needs: whether it answers, how quickly, what to do. 503 where a payment is not decided."""
+    runtime = runtime_of(request)
+    ledger = await asyncio.to_thread(_checked, lambda: runtime.open_ledger().ping())
+    models, scorer, problems = runtime.models, runtime.scorer, runtime.problems
+    champion = None if models is None else models.champion
+    commits = None if scorer is None else scorer.commits
+    answer = {
+        "status": "unavailable" if problems else ("degraded" if _is_degraded(runtime) else "ok"),
+        "problems": list(problems),
+        "started_at": runtime.started_at,
+        "dependencies": {
+            "ledger": {**ledger, "address": None if runtime.ledger is None else runtime.ledger.address},
+            "model": {
+                "status": "ok" if champion is not None else "missing",
+                "version": None if champion is None else champion.bundle.version,
+                "refused": None if models is None else _refused(models),
+                "remedy": "" if champion is not None else "Train and promote one: `fraud run`.",
+            },
+            "state": _state(runtime),
+            "journal": {
+                "entries": 0 if commits is None else commits.journalled,
+                "last_error": "" if commits is None else commits.last_error,
+            },
+        },
+    }
+    return json_response(answer, status=503 if problems else 200)
+
+
+async def explain(request: Request) -> Response:
+    """Why a payment was decided as it was: exact Shapley values of the logged vector, as JSON or as a waterfall."""
+    runtime, identity = runtime_of(request), request.path_params["transaction_id"]
+    record = await asyncio.to_thread(runtime.open_ledger().decision, identity)
+    if record is None:
+        raise NotFound(f"There is no decision about {_shown(identity)}.", remedy="POST /score decides.")
+    explanation = await asyncio.to_thread(_explained, runtime, record)
+    if PNG in request.headers.get("accept", ""):
+        async with _DRAWING:
+            return Response(await asyncio.to_thread(waterfall_png, explanation), media_type=PNG)
+    return json_response({"transaction_id": identity, "decision": record.decision, **explanation.as_dict()})
+
+
+async def drift_status(request: Request) -> Response:
+    """The newest drift report's numbers."""
+    return json_response(await asyncio.to_thread(_drift(request).status))
+
+
+async def drift_stats(request: Request) -> Response:
+    """The reports and episodes so far."""
+    return json_response(await asyncio.to_thread(_drift(request).stats))
+
+
+async def drift_run(request: Request) -> Response:
+    """Have Dagster look for drift now."""
+    runs = DagsterRuns(runtime_of(request).settings.dagster_url)
+    caller = getattr(request.state, "api_key", None)
+    started = await asyncio.to_thread(runs.start, requested_by=getattr(caller, "name", "unknown"))
+    return json_response(asdict(started), status=202)
+
+
+async def drift_report(request: Request) -> Response:
+    """The newest report's page."""
+    path = await asyncio.to_thread(_drift(request).report_path)
+    return HTMLResponse(await asyncio.to_thread(path.read_bytes))
+
+
+HANDLERS: Final = {
+    "stored_decision": stored_decision,
+    "transaction": transaction,
+    "recent": recent,
+    "model": model,
+    "health": health,
+    "explain": explain,
+    "drift_status": drift_status,
+    "drift_stats": drift_stats,
+    "drift_run": drift_run,
+    "drift_report": drift_report,
+}
+
+
+def _explained(runtime: LiveRuntime, record: DecisionRecord) -> ExactExplanation:
+    vector = np.frombuffer(record.features, dtype="<f4")
+    return exact_explanation(_deciding_bundle(runtime, record.model_version), vector)
+
+
+def _deciding_bundle(runtime: LiveRuntime, version: str) -> ModelBundle:
+    """The bundle that decided: loaded already, or fetched by its version."""
+    models = runtime.models
+    served = () if models is None else (models.champion, models.previous)
+    for each in served:
+        if each is not None and each.bundle.version == version:
+            return each.bundle
+    promoted = [p for p in runtime.open_ledger().promotions() if str(p.version) == version]
+    if models is None or not promoted:
+        raise NotFound(
+            f"The model of version {version[:40]} is not at hand.", remedy="`fraud explain` may still have it."
+        )
+    return ModelBundle.load(models.fetch(promoted[-1].version, promoted[-1].fingerprint), version=version)
+
+
+def _drift(request: Request) -> DriftResults:
+    runtime = runtime_of(request)
+    return DriftResults(runtime.settings.reports_dir, runtime.open_ledger())
+
+
+def as_dict(payment: Transaction) -> dict[str, Any]:
+    """A payment as the contract has it: an amount with two decimals."""
+    fields = {name: getattr(payment, name) for name in Transaction.__dataclass_fields__ if name != "amount_minor"}
+    amount = f"{payment.amount_minor // 100}.{payment.amount_minor % 100:02d}"
+    return {**fields, "amount": amount, "attributes": dict(payment.attributes)}
+
+
+def _with_decision(payment: RecordedTransaction, record: DecisionRecord | None) -> dict[str, Any]:
+    decided = (
+        {}
+        if record is None
+        else {
+            "decision": record.decision,
+            "fraud_probability": record.fraud_probability,
+            "model_version": record.model_version,
+        }
+    )
+    return {**as_dict(payment.transaction), "received_at": payment.received_at, **decided}
+
+
+def _served(served: ServedModel) -> dict[str, Any]:
+    facts, promotion = served.bundle.facts, served.promotion
+    return {
+        "model_version": served.bundle.version,
+        "fingerprint": served.bundle.fingerprint,
+        "kind": facts.kind,
+        "trees": facts.n_trees,
+        "feature_schema": served.bundle.feature_schema,
+        "features": list(served.bundle.input_names),
+        "thresholds": {"review": facts.thresholds.review, "block": facts.thresholds.block, "of": "raw_score"},
+        "metrics": facts.metrics,
+        "trained_as_of": facts.lineage.as_of,
+        "periods": facts.lineage.periods,
+        "promoted_at": promotion.promoted_at,
+        "promoted_by": promotion.who,
+        "promotion": promotion.kind,
+        "reason": promotion.reason,
+        "loaded_at": served.loaded_at,
+        "age_days": round((utc_now() - facts.lineage.as_of).total_seconds() / 86_400, 2),
+    }
+
+
+def _previous(served: ServedModel | None) -> dict[str, Any] | None:
+    return None if served is None else {"model_version": served.bundle.version, "loaded_at": served.loaded_at}
+
+
+def _refused(models: Any) -> dict[str, Any] | None:
+    refused = models.refused
+    return None if refused is None else {"model_version": str(refused.version), "reason": refused.reason}
+
+
+def _state(runtime: LiveRuntime) -> dict[str, Any]:
+    scorer = runtime.scorer
+    if scorer is None or scorer.live is None:
+        return {"status": "missing", "remedy": "It is recovered from the ledger; `problems` says how far."}
+    counts = scorer.live.state.counts()
+    return {
+        "status": "ok" if not scorer.gate.problem else "rebuilding",
+        "history": scorer.live.history,
+        "events": counts.events,
+        "labels": counts.labels,
+        "late_events": counts.late_events,
+        "customers": counts.customers,
+        "watermark": counts.watermark,
+        "bytes": counts.bytes,
+    }
+
+
+def _is_degraded(runtime: LiveRuntime) -> bool:
+    commits = None if runtime.scorer is None else runtime.scorer.commits
+    refused = runtime.models is not None and runtime.models.refused is not None
+    return refused or (commits is not None and commits.journalled > 0)
+
+
+def _checked(probe: Callable[[], None]) -> dict[str, Any]:
+    """A dependency's state: whether it answers, its latency, what to do."""
+    started = time.perf_counter()
+    try:
+        probe()
+    except FraudError as err:
+        return {"status": "away", "error": err.message, "remedy": err.remedy}
+    return {"status": "ok", "latency_ms": round((time.perf_counter() - started) * 1e3, 3)}
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST_RECENT:
+        raise InputError(f"limit is {text[:20]!r}; it must be from 1 to {MOST_RECENT}.")
+    return int(text)
+
+
+def _shown(identity: str) -> str:
+    return ascii(identity)[1:-1][:80]

@@ -1,0 +1,145 @@
+"""Request bodies: read within their limit, unpacked, and parsed strictly. Knows JSON and HTTP, and no field of ours.
+
+orjson refuses NaN, Infinity, lone surrogates and broken UTF-8. It takes the last of two equal keys, and the nearest double
+of a number with too many digits: where a body might hold either, a slower parser looks at it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from serving.problems import URN, Problem
+
+JSON_TYPE: Final = "application/json"
+MAX_DEPTH: Final = 16
+"""Ours have three levels."""
+_KEY: Final = re.compile(rb'"\s*:')
+_LONG_NUMBER: Final = re.compile(rb"[:\[,\s]-?(?:[\d.]{16,}|[\d.]*[eE])")
+"""More digits than a double surely holds, or an exponent."""
+_DEEP: Final = re.compile(rb"[\[{]")
+
+
+async def json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
+    """The body as an object. Problem 400, 413 or 415 where it is not one."""
+    _check_type(request)
+    body = await _read(request, max_bytes)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding == "gzip":
+        body = _unpacked(body, max_bytes)
+    elif encoding != "identity":
+        raise Problem(
+            415,
+            detail=f"Content-Encoding is {encoding[:40]}; it must be gzip or none.",
+            headers={"Accept-Encoding": "gzip"},
+        )
+    return parsed(body)
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """The object that a body holds. Problem 400 for what is not strict JSON, or no object."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as err:
+        raise _malformed(f"The body is not JSON: {err.msg} at character {err.pos}.") from err
+    if not isinstance(value, dict):
+        raise _malformed("The body must be a JSON object.")
+    if len(_DEEP.findall(body)) > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels.")
+    if _LONG_NUMBER.search(body) or len(_KEY.findall(body)) != _keys(value):
+        return _looked_at_closely(body)
+    return value
+
+
+def _check_type(request: Request) -> None:
+    given = request.headers.get("content-type", "")
+    kind, _, parameters = given.partition(";")
+    charset = parameters.lower().replace(" ", "").replace('"', "")
+    if kind.strip().lower() != JSON_TYPE or (charset and charset != "charset=utf-8"):
+        raise Problem(
+            415, detail=f"Content-Type is {given[:80] or 'missing'}; it must be application/json (in UTF-8).",
+            headers={"Accept": JSON_TYPE},
+        )  # fmt: skip
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect as err:
+        raise _malformed("The body ended early.") from err
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _unpacked(body: bytes, max_bytes: int) -> bytes:
+    """Unpacked no further than the limit: a small body may hold terabytes."""
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as err:
+        raise _malformed(f"The body is not gzip: {err}.") from err
+    if len(plain) > max_bytes:
+        raise _too_large(max_bytes)
+    if not unpacker.eof or unpacker.unused_data:
+        raise _malformed("The gzip body is cut off, or something follows it.")
+    return plain
+
+
+def _looked_at_closely(body: bytes) -> dict[str, Any]:
+    """The same with numbers as they were written, and two equal keys refused."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise _malformed(f"The key {ascii(twice)[:80]} is given twice.")
+        return made
+
+    value: dict[str, Any] = json.loads(body, object_pairs_hook=unique, parse_float=Decimal, parse_int=_whole)
+    return value
+
+
+def _whole(digits: str) -> int | Decimal:
+    """Python refuses to make an int of thousands of digits; a decimal is as far out of range."""
+    return int(digits) if len(digits) < 1_000 else Decimal(digits)
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(each) for each in value.values() if isinstance(each, dict | list))
+    return sum(_keys(each) for each in value if isinstance(each, dict | list))
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        inner = [each.values() if isinstance(each, Mapping) else each for each in level]
+        level = [each for members in inner for each in members if isinstance(each, Mapping | list)]
+    return deepest
+
+
+def _malformed(detail: str) -> Problem:
+    return Problem(400, detail=detail, type=URN + "malformed-body")
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(
+        413, detail=f"The body is larger than {max_bytes:,} bytes (FRAUD_MAX_BODY_BYTES).", type=URN + "body-too-large"
+    )
