@@ -53,7 +53,6 @@ PROBLEMS: Final[Mapping[int, str]] = {
     403: "The key lacks the scope.",
     404: "There is no such thing.",
     405: "The route has no such method.",
-    406: "No representation that `Accept` allows.",
     409: "The id is taken by a transaction with other content; the fields are named.",
     413: "The body or the batch is too large.",
     415: "The body is not JSON, or its Content-Encoding is another than gzip.",
@@ -124,9 +123,17 @@ def _operation(route: RouteSpec, operation: Operation, now: datetime) -> dict[st
             "content": {"application/json": {"schema": ref(operation.body), "examples": _named(operation.sent(now))}},
         }
     described["responses"] = {
-        "200": {"description": operation.answer, "content": dict(operation.content(now))},
+        str(operation.success): {"description": operation.answer, "content": dict(operation.content(now))},
         **{str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in _statuses(route, operation)},
     }
+    if operation.unavailable:
+        shown = {
+            "application/json": {
+                "schema": ref(operation.schema),
+                "examples": _named({"away": examples.unavailable(now)}),
+            }
+        }
+        described["responses"]["503"] = {"description": "A payment would not be decided now.", "content": shown}
     return described
 
 

@@ -6,11 +6,16 @@ from typing import Any, Final, get_args
 
 from fraud_pipeline.domain.decision import Verdict
 from fraud_pipeline.domain.drift_verdict import Status
+from fraud_pipeline.domain.promotion import PromotionKind
 from serving.openapi_schemas import Schema, transaction_id_schema
 
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 NUMBER_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
 TEXT: Final[Schema] = {"type": "string"}
+TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
+TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+NULL: Final[Schema] = {"type": "null"}
+VERDICTS: Final = list(get_args(Verdict))
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 
 
@@ -49,7 +54,6 @@ def reason_schema() -> Schema:
 
 def decision_schema() -> Schema:
     """A decision, as `Decision.as_dict` has it."""
-    verdicts = list(get_args(Verdict))
     return record(
         "What was decided about a transaction; the same bytes whenever it is asked again.",
         {
@@ -59,7 +63,7 @@ def decision_schema() -> Schema:
             "fraud_probability": {"type": "number", "minimum": 0, "maximum": 1, "description": "Calibrated."},
             "anomaly_score": {"type": "number", "description": "Higher is stranger."},
             "raw_score": {"type": "number", "description": "What the thresholds are compared with."},
-            "decision": {"type": "string", "enum": verdicts},
+            "decision": {"type": "string", "enum": VERDICTS},
             "risk_factors": list_of(TEXT, "Short codes, strongest first; with REVIEW and BLOCK."),
             "reasons": list_of(ref("Reason"), "Strongest first; with REVIEW and BLOCK."),
             "model_version": TEXT,
@@ -125,17 +129,30 @@ def explanation_schema() -> Schema:
     """Why a transaction got its score."""
     contribution = record(
         "One input of the model.",
-        {"feature": TEXT, "value": NUMBER_OR_NULL, "contribution": {"type": "number"}, "meaning": TEXT},
-        optional=("meaning",),
+        {
+            "feature": TEXT,
+            "value": {**NUMBER_OR_NULL, "description": "null: missing."},
+            "text": {**TEXT, "description": "The value as people say it."},
+            "contribution": {"type": "number"},
+            "meaning": TEXT,
+            "unit": TEXT,
+        },
     )
     return record(
-        "Exact tree SHAP values of the vector that was decided on, under the model that decided: they add up to the raw score.",
+        "Exact tree SHAP values of the vector that was decided on, under the model that decided: "
+        "`raw_score` = `base_value` + all contributions + `rounding`.",
         {
             "transaction_id": transaction_id_schema(),
             "model_version": TEXT,
+            "method": TEXT,
+            "score_unit": TEXT,
+            "base_value": {"type": "number", "description": "The mean raw score of the training payments."},
             "raw_score": {"type": "number"},
-            "base_value": {"type": "number", "description": "The raw score without any input."},
-            "contributions": list_of(contribution, "Strongest first."),
+            "rounding": {"type": "number", "description": "float32 against float64, about 1e-6."},
+            "fraud_probability": {"type": "number", "minimum": 0, "maximum": 1},
+            "review": {**NUMBER_OR_NULL, "description": "The raw score from which on it is REVIEW; null: none."},
+            "block": {**NUMBER_OR_NULL, "description": "The raw score from which on it is BLOCK; null: none."},
+            "contributions": list_of(contribution, "Every input, the largest effect first."),
         },
     )
 
@@ -143,17 +160,25 @@ def explanation_schema() -> Schema:
 def recorded_transaction_schema() -> Schema:
     """A transaction as it was recorded."""
     return record(
-        "A transaction as it was recorded; fields that were not given are absent or null.",
+        "A transaction as it was recorded; optional fields that were not given are null.",
         {
             "transaction_id": transaction_id_schema(),
             "event_time": TIME,
             "customer_id": TEXT,
             "merchant_id": TEXT,
-            "amount": {"type": ["number", "string"]},
+            "amount": {"type": "string", "pattern": "^[0-9]+\\.[0-9]{2}$", "description": "With two decimals."},
             "currency": TEXT,
             "merchant_category": TEXT,
             "channel": TEXT,
+            "country": TEXT_OR_NULL,
+            "device_id": TEXT_OR_NULL,
+            "latitude": NUMBER_OR_NULL,
+            "longitude": NUMBER_OR_NULL,
+            "attributes": {"type": "object", "additionalProperties": {"type": "number"}},
+            "received_at": {**TIME_OR_NULL, "description": "null: of the history, not live."},
+            "writer": {**TEXT, "description": "Who wrote it into the log; `history` where nobody did."},
         },
+        optional=("writer",),
     )
 
 
@@ -161,38 +186,65 @@ def recent_schema() -> Schema:
     """A customer's newest transactions."""
     decided: Schema = {
         "allOf": [ref("RecordedTransaction")],
-        "properties": {"decision": {"type": ["string", "null"]}, "fraud_probability": NUMBER_OR_NULL},
+        "properties": {
+            "decision": {"type": "string", "enum": VERDICTS},
+            "fraud_probability": {"type": "number"},
+            "model_version": TEXT,
+        },
     }
-    return record("Newest first.", {"customer_id": TEXT, "transactions": list_of(decided)})
+    return record(
+        "Newest first; empty for a customer without live transactions. Those that were decided say how.",
+        {"customer_id": TEXT, "transactions": list_of(decided)},
+    )
 
 
 def model_schema() -> Schema:
     """The model that decides."""
-    promoted: Schema = {"type": ["object", "null"], "description": "When, by whom, why, instead of which version."}
+    other = record("Another version.", {"model_version": TEXT, "loaded_at": TIME})
+    refused = record("A promoted version that is not served.", {"model_version": TEXT, "reason": TEXT})
+    thresholds = record(
+        "Raw scores from which on the answer is REVIEW and BLOCK.", {"review": NUMBER_OR_NULL, "block": NUMBER_OR_NULL}
+    )
     return record(
         "The model that decides.",
         {
-            "version": TEXT,
+            "model_version": TEXT,
+            "fingerprint": TEXT,
+            "kind": TEXT,
+            "trees": COUNT,
             "feature_schema": TEXT,
-            "thresholds": {"type": "object", "description": "Raw scores from which on the answer is REVIEW and BLOCK."},
-            "metrics": {"type": "object", "description": "Of its test period, with intervals."},
-            "promotion": promoted,
+            "features": list_of(TEXT, "The inputs, in their order."),
+            "thresholds": thresholds,
+            "metrics": {"type": "object", "description": "As it was judged and as it is served, with intervals."},
+            "trained_as_of": TIME,
+            "periods": {"type": "object", "description": "First and last day of each period."},
+            "promoted_at": TIME,
+            "promoted_by": TEXT,
+            "promotion": {"type": "string", "enum": list(get_args(PromotionKind))},
+            "reason": TEXT,
+            "loaded_at": TIME,
+            "age_days": {"type": "number", "description": "Since the moment of its training."},
+            "previous": {"anyOf": [other, NULL], "description": "Kept loaded for a rollback."},
+            "refused": {"anyOf": [refused, NULL]},
         },
-        optional=("promotion",),
     )
 
 
 def health_schema() -> Schema:
     """Every dependency."""
     dependency = record(
-        "One dependency.",
-        {"status": TEXT, "latency_ms": NUMBER_OR_NULL, "detail": TEXT, "remedy": TEXT},
-        optional=("latency_ms", "detail", "remedy"),
+        "One dependency; more is said by some.",
+        {"status": TEXT, "latency_ms": NUMBER_OR_NULL, "error": TEXT, "remedy": TEXT},
+        optional=("status", "latency_ms", "error", "remedy"),
     )
     return record(
         "Every dependency with its latency, and what to do about those that are away.",
-        {"status": TEXT, "dependencies": {"type": "object", "additionalProperties": dependency}},
-        optional=("dependencies",),
+        {
+            "status": {"type": "string", "enum": ["ok", "degraded", "unavailable"]},
+            "problems": list_of(TEXT, "Why a payment would not be decided now."),
+            "started_at": TIME,
+            "dependencies": {"type": "object", "additionalProperties": dependency},
+        },
     )
 
 
@@ -229,6 +281,28 @@ def drift_status_schema() -> Schema:
     )
 
 
+def drift_stats_schema() -> Schema:
+    """Drift over time."""
+    return record(
+        "The reports so far in figures, and the episodes that they opened.",
+        {
+            "reports": COUNT,
+            "by_status": {"type": "object", "additionalProperties": COUNT},
+            "drift_detected": {**COUNT, "description": "Reports that found the data drifted."},
+            "first_timestamp": TIME_OR_NULL,
+            "last_timestamp": TIME_OR_NULL,
+            "mean_drift_share": NUMBER_OR_NULL,
+            "max_drift_share": NUMBER_OR_NULL,
+            "most_drifted_features": list_of(record("A feature.", {"feature": TEXT, "reports": COUNT})),
+            "history": list_of({"type": "object"}, "One for each report, the newest first."),
+            "open_episode": {"type": ["integer", "string", "null"]},
+            "episodes": list_of(
+                {"type": "object"}, "From the first report of a drift to its end, with the retrainings."
+            ),
+        },
+    )
+
+
 def answer_schemas() -> dict[str, Any]:
     """All of them, by component name."""
     return {
@@ -243,6 +317,8 @@ def answer_schemas() -> dict[str, Any]:
         "Model": model_schema(),
         "Health": health_schema(),
         "DriftStatus": drift_status_schema(),
-        "DriftStats": {"type": "object", "description": "The newest reports in figures, and the present episode."},
-        "DriftRun": record("The run that was started.", {"run_id": TEXT, "url": TEXT}),
+        "DriftStats": drift_stats_schema(),
+        "DriftRun": record(
+            "The run that was started; it is queued or runs.", {"run_id": TEXT, "status": TEXT, "url": TEXT}
+        ),
     }

@@ -133,38 +133,100 @@ def label_result() -> dict[str, Any]:
 
 
 def explanation() -> dict[str, Any]:
-    """Why the suspicious payment was blocked."""
-    meanings = {"amount_zscore_30d": "Standard deviations of the amount from the customer's mean of 30 days."}
-    reasons = [{"feature": "amount_zscore_30d", "value": 8.7, "contribution": 2.1}]
+    """Why the suspicious payment was blocked; two of its inputs."""
     return {
         "transaction_id": "far-away-1",
         "model_version": VERSION,
+        "method": "tree_path_dependent",
+        "score_unit": "log odds",
+        "base_value": -4.1,
         "raw_score": 3.2,
-        "base_value": 1.1,
-        "contributions": [{**reason, "meaning": meanings[str(reason["feature"])]} for reason in reasons],
+        "rounding": 2e-7,
+        "fraud_probability": 0.93,
+        "review": 0.4,
+        "block": 2.1,
+        "contributions": [
+            {
+                "feature": "amount_zscore_30d",
+                "value": 8.7,
+                "text": "8.7",
+                "contribution": 5.2,
+                "meaning": "Standard deviations of the amount from the customer's mean of 30 days.",
+                "unit": "",
+            },
+            {
+                "feature": "first_time_at_merchant",
+                "value": 1.0,
+                "text": "yes",
+                "contribution": 2.1,
+                "meaning": "1 where the customer never paid here within 90 days.",
+                "unit": "flag",
+            },
+        ],
     }
+
+
+def recorded(now: datetime) -> dict[str, Any]:
+    """The usual purchase as it was recorded."""
+    return {**transaction(now), "amount": "50.25", "received_at": moment(now), "writer": "local"}
 
 
 def recent(now: datetime) -> dict[str, Any]:
     """A customer's only transaction."""
-    shown = {**transaction(now), "decision": "APPROVE", "fraud_probability": 0.0004}
+    shown = {**recorded(now), "decision": "APPROVE", "fraud_probability": 0.0004, "model_version": VERSION}
     return {"customer_id": "C0000042", "transactions": [shown]}
 
 
 def model(now: datetime) -> dict[str, Any]:
     """A champion."""
     return {
-        "version": VERSION,
+        "model_version": VERSION,
+        "fingerprint": "d14ac2669c903f08",
+        "kind": "xgboost",
+        "trees": 412,
         "feature_schema": SCHEMA,
-        "thresholds": {"review": 0.4, "block": 2.1},
-        "metrics": {"pr_auc": {"value": 0.71, "low": 0.66, "high": 0.76}},
-        "promotion": {"kind": "promotion", "who": "jordan", "promoted_at": moment(now), "previous_version": 2},
+        "features": ["amount", "amount_log", "amount_is_round"],
+        "thresholds": {"review": 0.4, "block": 2.1, "of": "raw_score"},
+        "metrics": {"served": {"metrics": {"pr_auc": {"value": 0.71, "low": 0.66, "high": 0.76}}}},
+        "trained_as_of": moment(now),
+        "periods": {"training": ["2026-01-01", "2026-03-31"]},
+        "promoted_at": moment(now),
+        "promoted_by": "jordan",
+        "promotion": "promotion",
+        "reason": "weekly",
+        "loaded_at": moment(now),
+        "age_days": 1.5,
+        "previous": {"model_version": "2", "loaded_at": moment(now)},
+        "refused": None,
     }
 
 
-def health() -> dict[str, Any]:
+def health(now: datetime) -> dict[str, Any]:
     """All is well."""
-    return {"status": "ok", "dependencies": {"ledger": {"status": "ok", "latency_ms": 0.3}}}
+    return {
+        "status": "ok",
+        "problems": [],
+        "started_at": moment(now),
+        "dependencies": {
+            "ledger": {"status": "ok", "latency_ms": 0.3, "address": "sqlite:////home/jordan/.fraud/ledger.db"},
+            "model": {"status": "ok", "version": VERSION, "refused": None, "remedy": ""},
+            "state": {"status": "ok", "events": 244_000, "customers": 1_400, "bytes": 41_000_000},
+            "journal": {"entries": 0, "last_error": ""},
+        },
+    }
+
+
+def unavailable(now: datetime) -> dict[str, Any]:
+    """Before the first training."""
+    problem = "There is no champion yet."
+    missing = {"status": "missing", "version": None, "refused": None, "remedy": "Train and promote one: `fraud run`."}
+    well = health(now)
+    return {
+        **well,
+        "status": "unavailable",
+        "problems": [problem],
+        "dependencies": {**well["dependencies"], "model": missing},
+    }
 
 
 def drift_status(now: datetime) -> dict[str, Any]:
@@ -196,4 +258,21 @@ def drift_status(now: datetime) -> dict[str, Any]:
 def drift_run() -> dict[str, Any]:
     """A started run."""
     run_id = "3f1c9a52-6a0e-4d8a-9c55-0b7f4f0a7e11"
-    return {"run_id": run_id, "url": f"http://127.0.0.1:3000/runs/{run_id}"}
+    return {"run_id": run_id, "status": "QUEUED", "url": f"http://127.0.0.1:3000/runs/{run_id}"}
+
+
+def drift_stats(now: datetime) -> dict[str, Any]:
+    """One stable report."""
+    return {
+        "reports": 1,
+        "by_status": {"stable": 1},
+        "drift_detected": 0,
+        "first_timestamp": moment(now),
+        "last_timestamp": moment(now),
+        "mean_drift_share": 0.021,
+        "max_drift_share": 0.021,
+        "most_drifted_features": [{"feature": "hour", "reports": 1}],
+        "history": [{"timestamp": moment(now), "status": "stable", "dataset_drift_share": 0.021}],
+        "open_episode": None,
+        "episodes": [],
+    }

@@ -11,7 +11,7 @@ from serving import openapi_examples as examples
 from serving.openapi_answers import ref
 
 Examples = Callable[[datetime], Mapping[str, Any]]
-MAX_RECENT: Final = 1_000
+MAX_RECENT: Final = 200
 
 
 def _nothing(_now: datetime) -> Mapping[str, Any]:
@@ -23,6 +23,7 @@ class Operation:
     """One route. `body` and `schema` name components; `sent` and `received` are examples by name.
 
     `statuses` are those beyond what every route of its kind can answer; `media` are further types of the answer.
+    `unavailable`: its 503 has the body of its 200.
     """
 
     tag: str
@@ -36,6 +37,8 @@ class Operation:
     statuses: tuple[int, ...] = ()
     parameters: tuple[Mapping[str, Any], ...] = ()
     media: Mapping[str, Any] | None = None
+    success: int = 200
+    unavailable: bool = False
 
     def content(self, now: datetime) -> Mapping[str, Any]:
         """The answer's media types."""
@@ -95,7 +98,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "explain": Operation(
         "decisions", "Why a payment got its score",
         "Exact tree SHAP of the logged input under the model that decided. `Accept: image/png` gives a waterfall plot.",
-        "Contributions that add up to the raw score.", schema="Explanation", statuses=(404, 406),
+        "Contributions that add up to the raw score.", schema="Explanation", statuses=(404,),
         media=PNG, received=lambda _: {"blocked": examples.explanation()},
     ),
     "labels": Operation(
@@ -108,7 +111,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "transaction": Operation(
         "decisions", "A recorded transaction", "", "The transaction as it was recorded.",
-        schema="RecordedTransaction", statuses=(404,), received=lambda now: {"usual": examples.transaction(now)},
+        schema="RecordedTransaction", statuses=(404,), received=lambda now: {"usual": examples.recorded(now)},
     ),
     "recent": Operation(
         "decisions", "A customer's newest transactions", "", "Newest first.", schema="Recent",
@@ -119,8 +122,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         schema="Model", received=lambda now: {"champion": examples.model(now)},
     ),
     "health": Operation(
-        "operation", "Every dependency", "With its latency and what to do about it; 200 although one may be away.",
-        "The state of each.", schema="Health", received=lambda _: {"well": examples.health()},
+        "operation", "Every dependency", "With its latency and what to do; 503 with the same body where no payment would be decided.",
+        "The state of each.", schema="Health", received=lambda now: {"well": examples.health(now)}, unavailable=True,
     ),
     "metrics": Operation(
         "operation", "Prometheus metrics", "", "The text format.",
@@ -132,11 +135,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "drift_stats": Operation(
         "model", "Drift over time", "", "Figures of the newest reports.", schema="DriftStats", statuses=(404,),
-        received=lambda _: {"stats": {}},
+        received=lambda now: {"one_report": examples.drift_stats(now)},
     ),
     "drift_run": Operation(
         "model", "Judge drift now", "Starts the Dagster job; 503 with the reason where no Dagster answers.",
-        "The run that was started.", schema="DriftRun", received=lambda _: {"started": examples.drift_run()},
+        "The run that was started.", schema="DriftRun", success=202, received=lambda _: {"started": examples.drift_run()},
     ),
     "drift_report": Operation(
         "model", "The newest drift report as a page", "", "HTML.", statuses=(404,),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fraud_pipeline.domain.iso_codes import COUNTRIES
+from fraud_pipeline.domain.label import LONGEST_AUTHOR
 from fraud_pipeline.domain.transaction import (
     CHANNELS,
     LABEL_SOURCES,
@@ -182,8 +183,10 @@ def label_schema() -> Schema:
         "properties": {
             "transaction_id": transaction_id_schema(),
             "is_fraud": {"type": "boolean"},
-            "source": {"type": "string", "enum": list(LABEL_SOURCES), "description": "`analyst` where not given."},
-            "author": text_schema(64, "Who says so; the key's name where not given."),
+            "source": optional(
+                {"type": "string", "enum": list(LABEL_SOURCES), "description": "`analyst` where not given."}
+            ),
+            "author": optional(text_schema(LONGEST_AUTHOR, "Who says so; the key's name where not given.")),
         },
         "not": {"required": ["labels"]},
         "additionalProperties": True,

@@ -151,7 +151,8 @@ class SecurityMiddleware:
         if wait_s:
             raise Problem(
                 429,
-                detail="This key asks more often than FRAUD_RATE_LIMIT_PER_S allows.",
+                detail=f"{f'The key {caller.key_id} asks' if key else 'Requests without a key come'} more often than "
+                "FRAUD_RATE_LIMIT_PER_S allows.",
                 type=URN + "rate-limited",
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
@@ -232,4 +233,5 @@ def _added(headers: Iterable[Any], extra: Headers) -> list[tuple[bytes, bytes]]:
 
 def _log(problem: Problem, route: RouteSpec, scope: Scope) -> None:
     client = scope.get("client")
-    logger.info("refused %s with %s to %s", route.name, problem.status, client[0] if client else "an unknown address")
+    address = client[0] if client else "an unknown address"
+    logger.info("refused %s with %s to %s: %s", route.name, problem.status, address, problem.detail)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fraud_pipeline.adapters.ledger import Ledger
     from fraud_pipeline.domain.drift_episode import DriftEpisode
 
+FOLDER: Final = "drift"
 NEWEST: Final = 100
 """Reports that are looked at: three months of daily ones."""
 SHOWN_FEATURES: Final = 10
@@ -31,10 +32,13 @@ _REMEDY: Final = "`fraud run` writes one; so does the job `monitor` in Dagster (
 
 
 class DriftResults:
-    """The reports in a folder, with the ledger's episodes. Threads may share it."""
+    """The drift reports under `settings.reports_dir`, with the ledger's episodes. Threads may share it.
 
-    def __init__(self, folder: Path, ledger: Ledger) -> None:
-        self._folder = folder
+    Keep one: it reads only the files that changed.
+    """
+
+    def __init__(self, reports_dir: Path, ledger: Ledger) -> None:
+        self._folder = reports_dir / FOLDER
         self._ledger = ledger
         self._read: dict[Path, tuple[int, dict[str, Any]]] = {}  # figures by file, with its time of change
 

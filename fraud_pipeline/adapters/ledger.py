@@ -31,7 +31,7 @@ from fraud_pipeline.adapters.ledger_records import (
     RecordedTransaction,
 )
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState
-from fraud_pipeline.domain.promotion import Promotion
+from fraud_pipeline.domain.promotion import Challenger, Promotion
 from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
 from fraud_pipeline.errors import IntegrityError, PromotionRefused
 
@@ -125,6 +125,12 @@ class Ledger:
         with self._database.reading() as connection:
             found = ledger_decisions.find(connection, [transaction_id])
             return next((record for record in found if record.role == role), None)
+
+    def decided(self, transaction_ids: Sequence[str]) -> list[DecisionRecord]:
+        """The answers that were given to these payments, in no particular order."""
+        with self._database.reading() as connection:
+            found = ledger_decisions.find(connection, transaction_ids)
+            return [record for record in found if record.role == "decided"]
 
     def transactions_received(self, since: datetime, until: datetime) -> list[RecordedTransaction]:
         """What was received in [since, until), in each writer's order: a contiguous range of sequences."""
@@ -238,6 +244,29 @@ class Ledger:
             raise PromotionRefused(
                 f"Version {promotion.version} was not promoted: another promotion came first.",
                 remedy="Look at `fraud models list`, and judge the candidate against the new champion.",
+            ) from err
+
+    # Challengers
+
+    def challengers(self) -> list[Challenger]:
+        """Every appointment and dismissal, oldest first; the last one holds."""
+        with self._database.reading() as connection:
+            return ledger_history.select_challengers(connection)
+
+    def current_challenger(self) -> Challenger | None:
+        """The row that holds: its `version` is None where the challenger was dismissed. None before the first row."""
+        with self._database.reading() as connection:
+            return ledger_history.newest_challenger(connection)
+
+    def append_challenger(self, challenger: Challenger) -> None:
+        """Append the row. PromotionRefused where another one came first."""
+        try:
+            with self._database.writing() as connection:
+                ledger_history.insert_challenger(connection, challenger)
+        except ConstraintViolated as err:
+            raise PromotionRefused(
+                "The challenger was not changed: somebody else has just changed it.",
+                remedy="Look at `fraud models list`, and say it again.",
             ) from err
 
     # Drift episodes

@@ -1,4 +1,4 @@
-"""Promotions and drift episodes in the ledger: who became champion and why, what drift asked for.
+"""Promotions, challengers and drift episodes in the ledger: who became what and why, what drift asked for.
 
 Functions over an open connection. What may be promoted and what an episode does next are domain rules; here a
 constraint of the database decides between two that act at once.
@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from fraud_pipeline.adapters.ledger_schema import drift_attempts, drift_episodes, promotions
+from fraud_pipeline.adapters.ledger_schema import challengers, drift_attempts, drift_episodes, promotions
 from fraud_pipeline.domain.drift_episode import DriftAttempt, DriftEpisode, DriftObservation, EpisodeAction, RunState
-from fraud_pipeline.domain.promotion import Promotion
+from fraud_pipeline.domain.promotion import Challenger, Promotion
 
 
 def insert_promotion(connection: Connection, promotion: Promotion) -> None:
@@ -36,6 +36,24 @@ def newest_promotion(connection: Connection) -> Promotion | None:
     query = sa.select(promotions).order_by(promotions.c.promotion_id.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else Promotion(**row)
+
+
+def insert_challenger(connection: Connection, challenger: Challenger) -> None:
+    """Append the row. IntegrityError of SQLAlchemy where another one took its number."""
+    connection.execute(sa.insert(challengers).values(**{c.name: getattr(challenger, c.name) for c in challengers.c}))
+
+
+def select_challengers(connection: Connection) -> list[Challenger]:
+    """All of them, oldest first."""
+    rows = connection.execute(sa.select(challengers).order_by(challengers.c.challenger_id)).mappings()
+    return [Challenger(**row) for row in rows]
+
+
+def newest_challenger(connection: Connection) -> Challenger | None:
+    """What was said last: an appointment, or that there is none; None before the first."""
+    query = sa.select(challengers).order_by(challengers.c.challenger_id.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else Challenger(**row)
 
 
 def select_episodes(connection: Connection, *, limit: int) -> list[DriftEpisode]:

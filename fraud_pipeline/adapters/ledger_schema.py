@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 """The newest migration: compared with the database at every start, so that a start that needs none loads no Alembic."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,6 +155,20 @@ promotions = sa.Table(
     sa.Column("promoted_at", UtcTime, nullable=False),
     sa.CheckConstraint("promotion_id = previous_id + 1", name="chain"),
     sa.CheckConstraint("kind IN ('promotion', 'rollback', 'forced')", name="kind"),
+)
+
+challengers = sa.Table(
+    "challengers",
+    metadata,
+    # Numbered by us: of two appointments at once one wins.
+    sa.Column("challenger_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    # NULL: from here on there is none.
+    sa.Column("version", sa.BigInteger),
+    sa.Column("fingerprint", sa.String),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("appointed_at", UtcTime, nullable=False),
+    sa.CheckConstraint("(version IS NULL) = (fingerprint IS NULL)", name="whole"),
 )
 
 drift_episodes = sa.Table(

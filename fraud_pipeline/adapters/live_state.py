@@ -58,7 +58,7 @@ class LiveStateStore:
 
     def recover(self, progress: Progress | None = None) -> LiveState:
         """The state at the end of the log. StateError for a gap in it."""
-        live = self._newest_checkpoint() or LiveState(self._base_state(), 0, self.history())
+        live = self.newest() or LiveState(self._base_state(), 0, self.history())
         self.replay(live, progress)
         return live
 
@@ -102,7 +102,7 @@ class LiveStateStore:
         days = [day for day in self._features.usable_days() if day < end]
         return days[-1] if days else None
 
-    def _newest_checkpoint(self) -> LiveState | None:
+    def newest(self) -> LiveState | None:
         """The newest sound checkpoint of this history that does not stand beyond the log's end."""
         history = self.history()
         end = self._ledger.last_sequence(LOCAL_WRITER)

@@ -122,8 +122,12 @@ class ModelRegistry:
         return self._aliased(CHAMPION)
 
     def challenger(self) -> RegisteredVersion | None:
-        """The version that scores in shadow."""
+        """The version that scores in shadow; the ledger's newest row is the truth here too."""
         return self._aliased(CHALLENGER)
+
+    def aliased(self, alias: str) -> int | None:
+        """The version's number under an alias."""
+        return self._aliases().get(alias)
 
     def set_tag(self, version: int, name: str, value: str) -> None:
         with self._connection.translated():

@@ -1,7 +1,7 @@
-"""Promoting and rolling back: a row in the ledger first, MLflow's alias as its projection after.
+"""Promoting, rolling back, and who challenges: a row in the ledger first, MLflow's alias as its projection after.
 
 A process that dies in between leaves a champion in the ledger and an old alias in MLflow; `repair_alias`, run at every
-start, mends that. Whoever serves reads `current_champion`, which is the ledger's.
+start, mends that. Whoever serves reads `current_champion` and `current_challenger`, which are the ledger's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,27 @@ from typing import Any
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_registry import CHALLENGER, CHAMPION, ModelRegistry
 from fraud_pipeline.adapters.registered_version import RegisteredVersion
-from fraud_pipeline.domain.promotion import Promotion, PromotionKind, refusals, rollback_target, rolled_back_versions
+from fraud_pipeline.domain.promotion import (
+    Challenger,
+    Promotion,
+    PromotionKind,
+    challenge_refusals,
+    refusals,
+    rollback_target,
+    rolled_back_versions,
+)
 from fraud_pipeline.errors import PromotionRefused
 
 
 def current_champion(ledger: Ledger) -> Promotion | None:
     """The promotion that made the present champion; None before the first."""
     return ledger.current_promotion()
+
+
+def current_challenger(ledger: Ledger) -> Challenger | None:
+    """The appointment that holds; None where there is no challenger."""
+    newest = ledger.current_challenger()
+    return None if newest is None or newest.version is None else newest
 
 
 def promote(
@@ -100,17 +114,70 @@ def rollback(
     )
 
 
+def appoint_challenger(
+    ledger: Ledger,
+    registry: ModelRegistry,
+    version: int,
+    *,
+    who: str,
+    reason: str,
+    required_gates: Collection[str],
+    now: datetime | None = None,
+) -> Challenger:
+    """Make a version the challenger, in place of the one before.
+
+    PromotionRefused where its gates did not pass, where it was rolled back, or where it is the champion. The present
+    challenger again changes nothing but a wrong alias.
+    """
+    candidate = registry.version(version)
+    before = ledger.current_challenger()
+    if before is not None and (before.version, before.fingerprint) == (version, candidate.fingerprint):
+        repair_alias(ledger, registry)
+        return before
+    history = ledger.promotions()
+    against = challenge_refusals(
+        version=version,
+        fingerprint=candidate.fingerprint,
+        evidence=candidate.gates,
+        required=required_gates,
+        champion_version=history[-1].version if history else None,
+        was_rolled_back=version in rolled_back_versions(history),
+    )
+    if against:
+        raise PromotionRefused(
+            f"Version {version} cannot be challenger: {'; '.join(against)}.",
+            remedy=f"`fraud models show {version}` has every result; only what passed its gates may challenge.",
+        )
+    return _append_challenger(ledger, registry, before, candidate, who=who, reason=reason, now=now)
+
+
+def dismiss_challenger(
+    ledger: Ledger, registry: ModelRegistry, *, who: str, reason: str, now: datetime | None = None
+) -> Challenger | None:
+    """Have no challenger from now on; the one that was, or None where there was none."""
+    before = current_challenger(ledger)
+    if before is None:
+        repair_alias(ledger, registry)
+        return None
+    _append_challenger(ledger, registry, before, None, who=who, reason=reason, now=now)
+    return before
+
+
 def repair_alias(ledger: Ledger, registry: ModelRegistry) -> bool:
-    """Set MLflow's champion to the ledger's; True where it was wrong."""
-    champion = ledger.current_promotion()
-    aliased = registry.champion()
-    if (None if champion is None else champion.version) == (None if aliased is None else aliased.version):
-        return False
-    if champion is None:
-        registry.delete_alias(CHAMPION)  # set by hand: nothing was promoted
-    else:
-        registry.set_alias(CHAMPION, champion.version)
-    return True
+    """Set MLflow's champion and challenger to the ledger's; True where one was wrong."""
+    champion, challenger = ledger.current_promotion(), current_challenger(ledger)
+    wanted = {
+        CHAMPION: None if champion is None else champion.version,
+        CHALLENGER: None if challenger is None else challenger.version,
+    }
+    wrong = [alias for alias, version in wanted.items() if version != registry.aliased(alias)]
+    for alias in wrong:
+        version = wanted[alias]
+        if version is None:
+            registry.delete_alias(alias)  # set by hand: nothing was promoted or appointed
+        else:
+            registry.set_alias(alias, version)
+    return bool(wrong)
 
 
 def _append(
@@ -139,12 +206,35 @@ def _append(
         evidence=evidence,
     )
     ledger.append_promotion(promotion)
+    challenger = current_challenger(ledger)
+    if challenger is not None and challenger.version == candidate.version:
+        dismiss_challenger(ledger, registry, who=who, reason="it is champion now", now=promotion.promoted_at)
     # Another promotion may follow at once: what the ledger says by now is what the alias must say.
     repair_alias(ledger, registry)
-    challenger = registry.challenger()
-    if challenger is not None and challenger.version == candidate.version:
-        registry.delete_alias(CHALLENGER)
     return promotion
+
+
+def _append_challenger(
+    ledger: Ledger,
+    registry: ModelRegistry,
+    before: Challenger | None,
+    candidate: RegisteredVersion | None,
+    *,
+    who: str,
+    reason: str,
+    now: datetime | None,
+) -> Challenger:
+    challenger = Challenger(
+        challenger_id=1 + (0 if before is None else before.challenger_id),
+        version=None if candidate is None else candidate.version,
+        fingerprint=None if candidate is None else candidate.fingerprint,
+        who=who,
+        reason=reason,
+        appointed_at=now or datetime.now(UTC),
+    )
+    ledger.append_challenger(challenger)
+    repair_alias(ledger, registry)
+    return challenger
 
 
 def _evidence(version: RegisteredVersion) -> dict[str, Any]:

@@ -64,11 +64,11 @@ class SimulatedTraffic:
     def _endless(self, end: date) -> Iterator[dict[str, Any]]:
         offset = 0
         while True:
-            yield from _rows(self._world.day(end + timedelta(days=offset % DAYS_AROUND)).transactions)
+            yield from rows_of(self._world.day(end + timedelta(days=offset % DAYS_AROUND)).transactions)
             offset += 1
 
 
-def _rows(columns: Any) -> Iterator[dict[str, Any]]:
+def rows_of(columns: Any) -> Iterator[dict[str, Any]]:
     """A day's payments without what is not theirs alone: id and time."""
     texts = {name: columns[name].astype(str).tolist() for name in TEXTS}
     amounts = columns["amount_minor"].tolist()

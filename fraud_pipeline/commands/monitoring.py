@@ -11,6 +11,9 @@ from fraud_pipeline.commands.output import Json, day_option, emit, field_table, 
 
 PANEL = "Watch"
 
+REST_ROWS = 20_000
+"""Without --rows: a minute."""
+
 
 def register(app: typer.Typer) -> None:
     """Add this area's commands."""
@@ -58,6 +61,11 @@ def parity(
         Literal["ulp", "drop_event", "drop_label"] | None,
         typer.Option(help="Harm the online side on purpose: this must be found."),
     ] = None,
+    through: Annotated[
+        Literal["rest"] | None,
+        typer.Option(help="Send them to a scoring service of its own, on a scratch home, and judge what it logged."),
+    ] = None,
+    kills: Annotated[int, typer.Option(min=0, help="With --through: times that the service is killed on the way.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="As always here: the result is one JSON object.")] = False,  # noqa: ARG001
 ) -> None:
     """Prove that batch and online features agree, bit for bit; prints JSON, and exits with 1 where any value differs.
@@ -66,6 +74,9 @@ def parity(
     """
     from fraud_pipeline.adapters.parity_source import check_parity
     from fraud_pipeline.settings import load_settings
+
+    if through is not None:
+        _parity_through_rest(rows or REST_ROWS, kills, mutate)
 
     with progress("Comparing batch and online features") as report:
         source, result = check_parity(
@@ -76,6 +87,21 @@ def parity(
         f"{result.differing_values:,} of {result.compared_values:,} values differ; states {'agree' if result.states_equal else 'differ'}."
     )
     raise typer.Exit(0 if result.equal else 1)
+
+
+def _parity_through_rest(rows: int, kills: int, mutate: Literal["ulp", "drop_event", "drop_label"] | None) -> None:
+    from fraud_pipeline.served_trial import run_rest_trial
+    from fraud_pipeline.settings import load_settings
+
+    with progress("Sending payments") as report:
+        result = run_rest_trial(load_settings(), rows=rows, kills=kills, mutate=mutate, progress=report)
+    typer.echo(to_json(result.to_json()))
+    remark(
+        f"{result.answered:,} of {result.payments:,} payments answered through {result.kills} kills; {result.lost} lost, "
+        f"{result.changed} changed; {result.parity['differing_values']:,} of {result.parity['compared_values']:,} values differ; "
+        f"state and replay {'agree' if result.states_equal else 'differ'}."
+    )
+    raise typer.Exit(0 if result.passed else 1)
 
 
 def explain(

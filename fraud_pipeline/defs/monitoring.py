@@ -15,6 +15,7 @@ from fraud_pipeline.adapters.champion_watch import (
     recent_days,
 )
 from fraud_pipeline.adapters.drift_report import render, write_verdict
+from fraud_pipeline.adapters.drift_results import FOLDER
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.parity_source import check_parity
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
@@ -62,7 +63,7 @@ def drift_report(
         limits=policies.drift_limits(settings),
     )  # fmt: skip
     page = render(
-        verdict, settings.reports_dir / "drift" / f"{as_of}-version-{champion.version}.html", **samples, seed=settings.seed,
+        verdict, settings.reports_dir / FOLDER / f"{as_of}-version-{champion.version}.html", **samples, seed=settings.seed,
         title=f"Drift of version {champion.version} as of {as_of}",
     )  # fmt: skip
     told = page.with_suffix(".json")

@@ -1,4 +1,4 @@
-"""Who may become champion, and the record of who did.
+"""Who may become champion or its challenger, and the record of who did.
 
 Pure rules over evidence: nothing is promoted whose required gates were not judged, for this very version and
 fingerprint, against the champion that it would replace. Where the evidence and the records lie is the adapters'.
@@ -64,6 +64,45 @@ class Promotion:
     reason: str
     promoted_at: datetime
     evidence: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenger:
+    """One row of the append-only table: from here on this version is the challenger, or (both None) there is none."""
+
+    challenger_id: int
+    version: int | None
+    fingerprint: str | None
+    who: str
+    reason: str
+    appointed_at: datetime
+
+
+def challenge_refusals(
+    *,
+    version: int,
+    fingerprint: str,
+    evidence: GateEvidence | None,
+    required: Collection[str],
+    champion_version: int | None,
+    was_rolled_back: bool = False,
+) -> tuple[str, ...]:
+    """Why the version may not be challenger; empty where it may.
+
+    Its gates must have passed, against whichever champion there was then: it is appointed to be seen beside the present one.
+    """
+    if champion_version is None:
+        return ("there is no champion to challenge",)
+    if version == champion_version:
+        return ("it is the champion",)
+    against = None if evidence is None else evidence.against_version
+    return refusals(
+        fingerprint=fingerprint,
+        evidence=evidence,
+        required=required,
+        champion_version=against,
+        was_rolled_back=was_rolled_back,
+    )
 
 
 def refusals(

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_status_has_the_fields_that_users_of_other_drift_apis_know(folder: Path, ledger: Ledger) -> None:
     store(folder, verdict(), as_of=date(2026, 3, 1), now=NOW - timedelta(days=7))
     store(folder, verdict(moved=2.0), as_of=date(2026, 3, 8), now=NOW)
-    status = DriftResults(folder, ledger).status()
+    status = DriftResults(folder.parent, ledger).status()
     known = {
         "timestamp": NOW.isoformat(),
         "dataset_drift_detected": True,
@@ -77,7 +77,7 @@ def test_the_status_has_the_fields_that_users_of_other_drift_apis_know(folder: P
 
 
 def test_newest_is_what_was_judged_last_and_the_page_is_of_the_same_report(folder: Path, ledger: Ledger) -> None:
-    results = DriftResults(folder, ledger)
+    results = DriftResults(folder.parent, ledger)
     store(folder, verdict(), as_of=date(2026, 3, 8), now=NOW)
     assert results.report_path() == folder / "2026-03-08-version-3.html"
     store(folder, verdict(moved=2.0), as_of=date(2026, 3, 1), now=NOW + timedelta(hours=1))
@@ -86,7 +86,7 @@ def test_newest_is_what_was_judged_last_and_the_page_is_of_the_same_report(folde
 
 
 def test_a_report_that_is_written_again_is_read_again(folder: Path, ledger: Ledger) -> None:
-    results = DriftResults(folder, ledger)
+    results = DriftResults(folder.parent, ledger)
     path = store(folder, verdict(), as_of=date(2026, 3, 8), now=NOW)
     assert results.stats()["by_status"] == {"stable": 1}
     store(folder, verdict(moved=2.0), as_of=date(2026, 3, 8), now=NOW + timedelta(minutes=1))
@@ -100,7 +100,7 @@ def test_stats_sum_up_the_reports_and_the_episodes(folder: Path, ledger: Ledger)
     seen = DriftObservation(NOW, 3, drifted=True, reason="1 of 3 features drifted")
     ledger.apply_episode_action(EpisodeAction("open", "drift", 1, 1), seen, verdict={}, now=NOW + timedelta(hours=1))
     ledger.note_run("1:1", outcome="succeeded", run_id="run-1")
-    stats = DriftResults(folder, ledger).stats()
+    stats = DriftResults(folder.parent, ledger).stats()
     assert (stats["reports"], stats["by_status"], stats["drift_detected"]) == (4, {"stable": 2, "drift": 2}, 2)
     assert (stats["first_timestamp"], stats["last_timestamp"]) == (
         NOW.isoformat(),
@@ -125,7 +125,7 @@ def test_stats_sum_up_the_reports_and_the_episodes(folder: Path, ledger: Ledger)
 
 
 def test_before_the_first_report_there_is_none_and_stats_say_so(folder: Path, ledger: Ledger) -> None:
-    results = DriftResults(folder, ledger)
+    results = DriftResults(folder.parent, ledger)
     for ask in (results.status, results.report_path):
         with pytest.raises(NotFound, match="There is no drift report yet") as caught:
             ask()
@@ -143,7 +143,7 @@ def test_a_page_that_was_removed_is_named(folder: Path, ledger: Ledger) -> None:
     path = store(folder, verdict(), as_of=date(2026, 3, 8), now=NOW)
     path.with_suffix(".html").unlink()
     with pytest.raises(NotFound, match=r"2026-03-08-version-3\.html of the newest drift report is gone"):
-        DriftResults(folder, ledger).report_path()
+        DriftResults(folder.parent, ledger).report_path()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"timestamp": "2026-03-08T05:30:00+00:00"}'])
@@ -151,28 +151,28 @@ def test_a_damaged_file_is_named_and_never_guessed(folder: Path, ledger: Ledger,
     path = store(folder, verdict(), as_of=date(2026, 3, 8), now=NOW)
     path.write_text(content)
     with pytest.raises(IntegrityError, match=r"2026-03-08-version-3\.json holds no drift verdict"):
-        DriftResults(folder, ledger).status()
+        DriftResults(folder.parent, ledger).status()
 
 
 def test_a_folder_that_cannot_be_read_is_an_unavailable_dependency(folder: Path, ledger: Ledger) -> None:
     folder.mkdir()
     (folder / "2026-03-08-version-3.json").symlink_to(folder / "nowhere")
     with pytest.raises(DependencyError, match="cannot be read"):
-        DriftResults(folder, ledger).status()
+        DriftResults(folder.parent, ledger).status()
 
 
 def test_only_the_newest_reports_are_looked_at(folder: Path, ledger: Ledger) -> None:
     found = verdict()
     for day in range(NEWEST + 3):
         store(folder, found, as_of=date(2026, 1, 1) + timedelta(days=day), now=NOW + timedelta(days=day))
-    stats = DriftResults(folder, ledger).stats()
+    stats = DriftResults(folder.parent, ledger).stats()
     assert (stats["reports"], stats["history"][-1]["as_of"]) == (NEWEST, "2026-01-04")
 
 
 def test_threads_may_ask_at_once(folder: Path, ledger: Ledger) -> None:
     for day in range(5):
         store(folder, verdict(), as_of=date(2026, 3, 1) + timedelta(days=day), now=NOW + timedelta(days=day))
-    results, seen = DriftResults(folder, ledger), []
+    results, seen = DriftResults(folder.parent, ledger), []
     threads = [threading.Thread(target=lambda: seen.append(results.stats()["reports"])) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -1,6 +1,5 @@
 """`fraud run` on a small world: from nothing to a champion, again, with a candidate made bad on purpose, and after a kill."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from fraud_pipeline.adapters.drift_results import DriftResults
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotions import current_champion
 from fraud_pipeline.dagster_home import prepare_dagster_home
@@ -95,7 +95,10 @@ def test_its_pages_have_plots_tables_and_links(settings: Settings, first: tuple[
     assert page["model card"].startswith("# Fraud detector")
     html = Path(str(drift.asset_materialization.metadata["Evidently page"].value))
     assert "<html" in html.read_text()[:500].lower()
-    told = json.loads(html.with_suffix(".json").read_text())
+    with Ledger.open(settings.ledger_url) as ledger:
+        results = DriftResults(settings.reports_dir, ledger)
+        told = results.status()
+        assert results.report_path() == html
     verdict: Any = drift.asset_materialization.metadata["verdict"].value
     assert {name: told[name] for name in ("status", "reasons", "feature_details")}.items() <= verdict.items()
     assert told["champion"] == 1

@@ -1,6 +1,6 @@
 """Bodies for the fuzz: valid payments, each kind of bad input that the contract names, and valid bodies with a few bytes changed.
 
-Drawn from a `random.Random`, which Hypothesis can stand in for.
+Drawn from a `random.Random`; ids and times are of the moment.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fraud_pipeline.domain.label import parse_label
 from fraud_pipeline.domain.transaction import parse_transaction
 from fraud_pipeline.errors import InvalidTransaction
 from serving.openapi import PROBLEMS, openapi_document
@@ -34,6 +35,7 @@ def validator(schema: dict[str, Any]) -> Any:
 
 
 TRANSACTION = validator({"$ref": "#/components/schemas/Transaction"})
+LABEL = validator({"$ref": "#/components/schemas/Label"})
 
 
 def accepted(payload: dict[str, Any]) -> bool:
@@ -94,6 +96,34 @@ def test_the_schema_accepts_what_the_parser_accepts(changes: dict[str, Any], mis
     assert TRANSACTION.is_valid(payload) == accepted(payload), payload
 
 
+LABEL_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "transaction_id": VALUES["transaction_id"] | JUNK,
+    "is_fraud": st.booleans() | JUNK | st.integers(0, 1),
+    "source": st.sampled_from(["chargeback", "analyst", "simulation", "import", "Analyst"]) | JUNK,
+    "author": TEXT | JUNK,
+    "known_at": JUNK,
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    changes=st.fixed_dictionaries({}, optional=LABEL_VALUES),
+    missing=st.sampled_from(["", "transaction_id", "is_fraud"]),
+)
+def test_the_schema_of_a_label_accepts_what_its_parser_accepts(changes: dict[str, Any], missing: str) -> None:
+    payload = {
+        name: value for name, value in ({"transaction_id": "T1", "is_fraud": True} | changes).items() if name != missing
+    }
+    payload = json.loads(json.dumps(payload))
+    assume(all(ord(c) < OLD_CHARACTERS for c in json.dumps(payload, ensure_ascii=False)))
+    try:
+        parse_label(payload, known_at=NOW, default_author="key")
+        accepts = True
+    except InvalidTransaction:
+        accepts = False
+    assert LABEL.is_valid(payload) == accepts, payload
+
+
 @pytest.mark.parametrize(("count", "fits"), [(64, True), (65, False)])
 def test_attributes_have_a_most(count: int, fits: bool) -> None:
     payload = {**VALID, "attributes": {f"a{n}": n for n in range(count)}}
@@ -127,7 +157,8 @@ def test_an_operation_names_its_scope_and_its_refusals(route: Any) -> None:
     assert operation["operationId"] == route.name
     assert operation["summary"]
     statuses = set(operation["responses"])
-    assert {"200", "405", "503"} <= statuses
+    assert {"405", "503"} <= statuses
+    assert statuses & {"200", "202"}
     if route.scope:
         assert f"`{route.scope}`" in operation["description"]
         assert {"401", "403", "429"} <= statuses

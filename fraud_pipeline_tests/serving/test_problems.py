@@ -66,7 +66,7 @@ def made(kind: type[FraudError]) -> FraudError:
     return kind("The ledger is away.", remedy="Start it.")
 
 
-@pytest.mark.parametrize("kind", sorted(every_error(), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(every_error(), key=str))
 def test_every_error_of_ours_has_its_status_and_type(kind: type[FraudError]) -> None:
     status, slug = STATUSES[kind]
     problem = problem_for(made(kind))

@@ -274,6 +274,7 @@ def test_a_slow_rate_says_when_to_come_again() -> None:
     refused = ask(app, "POST", "/score", X_API_Key=plain("score"))
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "8")
     assert refused.json()["type"] == "urn:fraud-pipeline:rate-limited"
+    assert refused.json()["detail"].startswith(f"The key {key_id('score')} asks more often than")
     clock.now += 7.5
     assert ask(app, "POST", "/score", X_API_Key=plain("score")).status_code == 200
 
@@ -413,8 +414,8 @@ def test_refusals_are_logged_by_id_and_never_with_the_key(caplog: pytest.LogCapt
     for headers in ({"X_API_Key": plain("nobody")}, {"Authorization": "Bearer " + plain("read")}):
         ask(service(), "POST", "/score", **headers)
     assert [record.getMessage() for record in caplog.records] == [
-        f"refused score with 401 to {ELSEWHERE}",
-        f"refused score with 403 to {ELSEWHERE}",
+        f"refused score with 401 to {ELSEWHERE}: The API key is wrong or revoked.",
+        f"refused score with 403 to {ELSEWHERE}: The key {key_id('read')} lacks the scope score.",
     ]
     assert SECRET not in caplog.text
 
