@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 WARM := $(VENV)/.warm
 KERNELS := $(wildcard fraud_pipeline/domain/feature_*.py fraud_pipeline/domain/*kernel*.py)
 
-.PHONY: help install demo test dev lint format types bench docs requirements clean clean-home distclean
+.PHONY: help install demo test dev serve fuzz lint format types bench docs requirements clean clean-home distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ test: $(WARM) ## all tests; ARGS="-k name" for some of them, JOBS=1 for one proc
 dev: $(WARM) ## the Dagster UI with its daemon, on the embedded home
 	@$(BIN)/fraud dev
 
+serve: $(WARM) ## the scoring service, on the embedded home (needs a champion: make demo)
+	@$(BIN)/fraud serve
+
+fuzz: $(WARM) ## 100,000 odd bodies through a running service; ARGS="--bodies N"
+	@$(BIN)/python -m fraud_pipeline_tests.serving.fuzz $(ARGS)
+
 lint: $(INSTALLED) ## ruff: rules and format
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -47,7 +53,7 @@ types: $(INSTALLED) ## mypy, strict on our own code
 	@$(BIN)/mypy
 
 bench: $(WARM) ## the benchmarks that need no data but their own; numbers to compare are in docs/benchmarks.md
-	@for name in features decision pipeline; do \
+	@for name in features decision pipeline rest swap; do \
 	  [ -f benchmarks/$$name.py ] || continue; echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); \
 	done
 
@@ -65,7 +71,7 @@ requirements: $(INSTALLED) ## resolve the pins anew where pyproject.toml changed
 
 clean: ## remove caches and build output
 	@rm -rf $(WARM) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
-	@find fraud_pipeline fraud_pipeline_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find fraud_pipeline serving fraud_pipeline_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-home: ## remove the embedded home: data, models, ledger, Dagster's history
 	@rm -rf $(FRAUD_HOME)

@@ -17,6 +17,7 @@ from typing import Final
 from fraud_pipeline.adapters.api_keys import ApiKey, KeyStore
 from fraud_pipeline.adapters.cached_keys import CachedKeys
 from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+from fraud_pipeline.adapters.drift_results import DriftResults
 from fraud_pipeline.adapters.group_commit import GroupCommit
 from fraud_pipeline.adapters.history_labels import HistoryLabels
 from fraud_pipeline.adapters.ledger import Ledger
@@ -69,6 +70,7 @@ class LiveRuntime:
         self._journal: LocalJournal | None = None
         self._states: LiveStateStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._drift: DriftResults | None = None
         self._checkpointed = 0
         self._fed_until: datetime | None = None
 
@@ -120,6 +122,12 @@ class LiveRuntime:
         if self.ledger is None:
             raise DependencyError(self.problem or "The ledger is not open.", remedy="`GET /health` says more.")
         return self.ledger
+
+    def drift_results(self) -> DriftResults:
+        """The drift reports of this home, with what was read of them already."""
+        if self._drift is None:
+            self._drift = DriftResults(self.settings.reports_dir, self.open_ledger())
+        return self._drift
 
     async def record_labels(self, labels: Sequence[Label]) -> RecordedLabels:
         """Record labels, of live payments and of the landed history's."""
@@ -186,11 +194,15 @@ class LiveRuntime:
         )
         states = self._states
         scorer = LiveScorer(self.ledger, decisions, self.metrics, recover=lambda: states.recover(self._recovering))
+
+        def replayed(disputed: bool) -> None:
+            loop.call_soon_threadsafe(scorer.journal_replayed, disputed)
+
         commits = GroupCommit(
             self.ledger,
             self._writer,
             journal=self._journal if settings.degraded_policy == "journal" else None,
-            replayed=lambda disputed: loop.call_soon_threadsafe(scorer.journal_replayed, disputed) and None,
+            replayed=replayed,
         )
         await scorer.start(commits)
         self.scorer = scorer
@@ -207,7 +219,7 @@ class LiveRuntime:
         for part in (self.shadow, self.models, self._writer, self._journal, self.ledger):
             if part is not None:
                 part.close()
-        self.shadow = self.models = self._writer = self._journal = self.ledger = self.scorer = None
+        self.shadow = self.models = self._writer = self._journal = self._drift = self.ledger = self.scorer = None
 
     def _load_keys(self) -> Iterable[ApiKey]:
         return KeyStore(self.open_ledger().database).list()

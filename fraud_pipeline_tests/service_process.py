@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FRAUD_SERVICE: Final = "serving.service:FraudScoringService"
@@ -51,11 +53,13 @@ class ServiceProcess:
             return self.kill()
 
     def kill(self) -> int:
-        """End it and its workers at once, as `kill -9` does: the process group is its own."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            self.process.kill()
+        """End it and its worker at once, as `kill -9` does. The worker has a session of its own: it is ended by its id."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(self.process.pid)
+            supervisor.suspend()  # it would start another worker
+            for process in (*supervisor.children(recursive=True), supervisor):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         return self.process.wait()
 
 

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from fraud_pipeline.adapters.dagster_runs import DagsterRuns
-from fraud_pipeline.adapters.drift_results import DriftResults
 from fraud_pipeline.adapters.explanation_page import exact_explanation, waterfall_png
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, RecordedTransaction
 from fraud_pipeline.adapters.model_slot import ServedModel
@@ -113,12 +112,12 @@ async def explain(request: Request) -> Response:
 
 async def drift_status(request: Request) -> Response:
     """The newest drift report's numbers."""
-    return json_response(await asyncio.to_thread(_drift(request).status))
+    return json_response(await asyncio.to_thread(runtime_of(request).drift_results().status))
 
 
 async def drift_stats(request: Request) -> Response:
     """The reports and episodes so far."""
-    return json_response(await asyncio.to_thread(_drift(request).stats))
+    return json_response(await asyncio.to_thread(runtime_of(request).drift_results().stats))
 
 
 async def drift_run(request: Request) -> Response:
@@ -131,7 +130,7 @@ async def drift_run(request: Request) -> Response:
 
 async def drift_report(request: Request) -> Response:
     """The newest report's page."""
-    path = await asyncio.to_thread(_drift(request).report_path)
+    path = await asyncio.to_thread(runtime_of(request).drift_results().report_path)
     return HTMLResponse(await asyncio.to_thread(path.read_bytes))
 
 
@@ -167,11 +166,6 @@ def _deciding_bundle(runtime: LiveRuntime, version: str) -> ModelBundle:
             f"The model of version {version[:40]} is not at hand.", remedy="`fraud explain` may still have it."
         )
     return ModelBundle.load(models.fetch(promoted[-1].version, promoted[-1].fingerprint), version=version)
-
-
-def _drift(request: Request) -> DriftResults:
-    runtime = runtime_of(request)
-    return DriftResults(runtime.settings.reports_dir, runtime.open_ledger())
 
 
 def as_dict(payment: Transaction) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from serving import openapi_examples as examples
 from serving.openapi_answers import answer_schemas, ref
 from serving.openapi_operations import OPERATIONS, Operation
 from serving.openapi_schemas import (
+    PRINTABLE,
     batch_schema,
     label_batch_schema,
     label_schema,
     reference_schema,
-    text_schema,
     transaction_id_schema,
     transaction_schema,
 )
@@ -148,7 +148,10 @@ def _statuses(route: RouteSpec, operation: Operation) -> Iterable[int]:
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    schemas = {"transaction_id": transaction_id_schema(), "customer_id": text_schema(64, "The customer.")}
+    schemas = {
+        "transaction_id": transaction_id_schema(),
+        "customer_id": {"type": "string", "minLength": 1, "pattern": PRINTABLE, "description": "The customer."},
+    }
     sample = {"transaction_id": examples.CODE, "customer_id": "C0000042"}
     return [
         {"name": name, "in": "path", "required": True, "schema": schemas[name], "example": sample[name]}

@@ -6,6 +6,8 @@ since they need GET, paths, 422 and strict JSON. One worker: the process is the 
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import bentoml
 
 from fraud_pipeline import telemetry
@@ -39,4 +41,5 @@ class FraudScoringService:
         return original + exposition(runtime)
 
 
-FraudScoringService.add_asgi_middleware(SecurityMiddleware, keys=runtime.keys, settings=settings)
+# The decorator has made it a bentoml.Service, which the type of a class does not say.
+cast("Any", FraudScoringService).add_asgi_middleware(SecurityMiddleware, keys=runtime.keys, settings=settings)

@@ -6,6 +6,7 @@ start, mends that. Whoever serves reads `current_champion` and `current_challeng
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -208,7 +209,10 @@ def _append(
     ledger.append_promotion(promotion)
     challenger = current_challenger(ledger)
     if challenger is not None and challenger.version == candidate.version:
-        dismiss_challenger(ledger, registry, who=who, reason="it is champion now", now=promotion.promoted_at)
+        with contextlib.suppress(
+            PromotionRefused
+        ):  # somebody has just said who challenges: that holds, and so does this
+            dismiss_challenger(ledger, registry, who=who, reason="it is champion now", now=promotion.promoted_at)
     # Another promotion may follow at once: what the ledger says by now is what the alias must say.
     repair_alias(ledger, registry)
     return promotion

@@ -15,7 +15,7 @@ from serving.openapi import openapi_document
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 60
+EXAMPLES = 40
 """Per operation and phase: about 20 s in all."""
 CONFIG = {
     "output": {"sanitization": {"enabled": False}},
