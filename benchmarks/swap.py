@@ -16,9 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.serving_home import environment, say, second_version, trained_home
+from benchmarks.serving_home import environment, say, second_version, traffic_of, trained_home
 from fraud_pipeline.adapters.load_generator import LoadPlan, Tally, run_load
-from fraud_pipeline.adapters.simulated_traffic import SimulatedTraffic
 from fraud_pipeline_tests.service_process import service_running
 
 CONNECTIONS: Final = 16
@@ -52,7 +51,7 @@ def run(home: Path, *, rate: float, seconds: float, every_s: float) -> dict[str,
         service_running(Path(logs) / "service.log", environment=environment(home)) as service,
         Promoter(home, versions, every_s) as promoter,
     ):
-        traffic = SimulatedTraffic()
+        traffic = traffic_of(home)
 
         def load(duration_s: float) -> Tally:
             plan = LoadPlan(url=f"{service.url}/score", duration_s=duration_s, rate=rate, connections=CONNECTIONS)

@@ -31,6 +31,7 @@ from fraud_pipeline.adapters.local_journal import LocalJournal
 from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
 from fraud_pipeline.adapters.shadow import ShadowScorer
 from fraud_pipeline.adapters.source_store import SourceStore
+from fraud_pipeline.adapters.tick_commit import TickCommit
 from fraud_pipeline.domain.feature_state import warm
 from fraud_pipeline.domain.transaction import Label
 from fraud_pipeline.errors import DependencyError, FraudError
@@ -204,7 +205,7 @@ class LiveRuntime:
             journal=self._journal if settings.degraded_policy == "journal" else None,
             replayed=replayed,
         )
-        await scorer.start(commits)
+        await scorer.start(TickCommit(commits, self._writer))
         self.scorer = scorer
         self._checkpointed = scorer.live.sequence if scorer.live is not None else 0
         self.models.watch()

@@ -15,13 +15,14 @@ from starlette.responses import HTMLResponse, Response
 from fraud_pipeline.adapters.dagster_runs import DagsterRuns
 from fraud_pipeline.adapters.explanation_page import exact_explanation, waterfall_png
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, RecordedTransaction
-from fraud_pipeline.adapters.model_slot import ServedModel
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.exact_explanation import ExactExplanation
+from fraud_pipeline.domain.promotion import Challenger, Promotion
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import FraudError, InputError, NotFound
-from fraud_pipeline.live_runtime import LiveRuntime, utc_now
+from fraud_pipeline.live_runtime import LiveRuntime
 from serving.answers import json_bytes, json_response
+from serving.model_answers import challenger_health, challenger_model, previous_model, refused_model, served_model
 from serving.problems import Problem
 from serving.scoring import runtime_of, stored_past
 
@@ -64,7 +65,13 @@ async def model(request: Request) -> Response:
     if models is None or models.champion is None:
         raise Problem(503, detail=" ".join(runtime_of(request).problems), headers={"Retry-After": "5"})
     return json_response(
-        {**_served(models.champion), "previous": _previous(models.previous), "refused": _refused(models)}
+        {
+            **served_model(models.champion),
+            "previous": previous_model(models.previous),
+            "refused": refused_model(models.refused),
+            "challenger": challenger_model(models),
+            "refused_challenger": refused_model(models.refused_challenger),
+        }
     )
 
 
@@ -84,9 +91,10 @@ async def health(request: Request) -> Response:
             "model": {
                 "status": "ok" if champion is not None else "missing",
                 "version": None if champion is None else champion.bundle.version,
-                "refused": None if models is None else _refused(models),
+                "refused": None if models is None else refused_model(models.refused),
                 "remedy": "" if champion is not None else "Train and promote one: `fraud run`.",
             },
+            "challenger": challenger_health(runtime),
             "state": _state(runtime),
             "journal": {
                 "entries": 0 if commits is None else commits.journalled,
@@ -156,16 +164,18 @@ def _explained(runtime: LiveRuntime, record: DecisionRecord) -> ExactExplanation
 def _deciding_bundle(runtime: LiveRuntime, version: str) -> ModelBundle:
     """The bundle that decided: loaded already, or fetched by its version."""
     models = runtime.models
-    served = () if models is None else (models.champion, models.previous)
+    served = () if models is None else (models.champion, models.previous, models.challenger)
     for each in served:
         if each is not None and each.bundle.version == version:
             return each.bundle
-    promoted = [p for p in runtime.open_ledger().promotions() if str(p.version) == version]
-    if models is None or not promoted:
+    ledger = runtime.open_ledger()
+    known: list[Challenger | Promotion] = [*ledger.challengers(), *ledger.promotions()]
+    fingerprint = {str(row.version): row.fingerprint for row in known}.get(version)
+    if models is None or fingerprint is None:
         raise NotFound(
             f"The model of version {version[:40]} is not at hand.", remedy="`fraud explain` may still have it."
         )
-    return ModelBundle.load(models.fetch(promoted[-1].version, promoted[-1].fingerprint), version=version)
+    return ModelBundle.load(models.fetch(int(version), fingerprint), version=version)
 
 
 def as_dict(payment: Transaction) -> dict[str, Any]:
@@ -188,37 +198,6 @@ def _with_decision(payment: RecordedTransaction, record: DecisionRecord | None) 
     return {**as_dict(payment.transaction), "received_at": payment.received_at, **decided}
 
 
-def _served(served: ServedModel) -> dict[str, Any]:
-    facts, promotion = served.bundle.facts, served.promotion
-    return {
-        "model_version": served.bundle.version,
-        "fingerprint": served.bundle.fingerprint,
-        "kind": facts.kind,
-        "trees": facts.n_trees,
-        "feature_schema": served.bundle.feature_schema,
-        "features": list(served.bundle.input_names),
-        "thresholds": {"review": facts.thresholds.review, "block": facts.thresholds.block, "of": "raw_score"},
-        "metrics": facts.metrics,
-        "trained_as_of": facts.lineage.as_of,
-        "periods": facts.lineage.periods,
-        "promoted_at": promotion.promoted_at,
-        "promoted_by": promotion.who,
-        "promotion": promotion.kind,
-        "reason": promotion.reason,
-        "loaded_at": served.loaded_at,
-        "age_days": round((utc_now() - facts.lineage.as_of).total_seconds() / 86_400, 2),
-    }
-
-
-def _previous(served: ServedModel | None) -> dict[str, Any] | None:
-    return None if served is None else {"model_version": served.bundle.version, "loaded_at": served.loaded_at}
-
-
-def _refused(models: Any) -> dict[str, Any] | None:
-    refused = models.refused
-    return None if refused is None else {"model_version": str(refused.version), "reason": refused.reason}
-
-
 def _state(runtime: LiveRuntime) -> dict[str, Any]:
     scorer = runtime.scorer
     if scorer is None or scorer.live is None:
@@ -238,7 +217,8 @@ def _state(runtime: LiveRuntime) -> dict[str, Any]:
 
 def _is_degraded(runtime: LiveRuntime) -> bool:
     commits = None if runtime.scorer is None else runtime.scorer.commits
-    refused = runtime.models is not None and runtime.models.refused is not None
+    models = runtime.models
+    refused = models is not None and (models.refused is not None or models.refused_challenger is not None)
     return refused or (commits is not None and commits.journalled > 0)
 
 

@@ -41,8 +41,8 @@ class LiveCollector(Collector):
         yield _counter("degraded_decisions", "Decisions that had to do without something.", metrics.degraded)
         yield _counter("unknown_fields", "Fields of requests that the contract does not have.", metrics.unknown_fields)
         yield _counter("labels_recorded", "Label changes recorded by this service.", metrics.labels)
-        yield _counter("shadow_decisions", "Decisions of the challenger in shadow.", metrics.shadow_decisions)
-        yield _counter("shadow_dropped", "Payments that the challenger was too slow for.", metrics.shadow_dropped)
+        yield _counter("shadow_decisions", "Decisions of the model that did not answer.", metrics.shadow_decisions)
+        yield _counter("shadow_dropped", "Shadow decisions that were left out or lost.", metrics.shadow_dropped)
 
     def _latencies(self) -> Iterator[Metric]:
         metrics = self._runtime.metrics
@@ -80,14 +80,20 @@ class LiveCollector(Collector):
         runtime, models = self._runtime, self._runtime.models
         yield _gauge("ready", "1 where a payment would be decided now.", 0 if runtime.problems else 1)
         yield _counter("model_swaps", "Models that were swapped in.", 0 if models is None else models.swaps)
-        yield _counter(
-            "model_refusals", "Promoted versions that could not be served.", 0 if models is None else models.refusals
+        refused = CounterMetricFamily(
+            _PREFIX + "model_refusals", "Versions that could not be served, tries again included.", labels=["role"]
         )
+        for role, count in ({"champion": 0, "challenger": 0} if models is None else models.refusals).items():
+            refused.add_metric([role], count)
+        yield refused
         champion = None if models is None else models.champion
         if champion is not None:
             age = (utc_now() - champion.bundle.facts.lineage.as_of).total_seconds()
             yield _gauge("model_age_seconds", "Since the moment that the champion was trained for.", age)
             yield _gauge("model_version", "The champion's version.", champion.promotion.version)
+        challenger = None if models is None else models.challenger
+        challenging = None if challenger is None else challenger.appointment.version
+        yield _gauge("challenger_version", "The challenger's version; 0 where there is none.", challenging or 0)
 
 
 def exposition(runtime: LiveRuntime) -> str:

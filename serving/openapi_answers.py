@@ -201,7 +201,19 @@ def recent_schema() -> Schema:
 def model_schema() -> Schema:
     """The model that decides."""
     other = record("Another version.", {"model_version": TEXT, "loaded_at": TIME})
-    refused = record("A promoted version that is not served.", {"model_version": TEXT, "reason": TEXT})
+    refused = record("A promoted or appointed version that is not served.", {"model_version": TEXT, "reason": TEXT})
+    challenger = record(
+        "Decides each payment too, in shadow; the payments of its share of the customers it decides itself.",
+        {
+            "model_version": TEXT,
+            "fingerprint": TEXT,
+            "appointed_at": TIME,
+            "appointed_by": TEXT,
+            "reason": TEXT,
+            "loaded_at": TIME,
+            "share": {"type": "number", "minimum": 0, "maximum": 1},
+        },
+    )
     thresholds = record(
         "Raw scores from which on the answer is REVIEW and BLOCK.", {"review": NUMBER_OR_NULL, "block": NUMBER_OR_NULL}
     )
@@ -226,6 +238,8 @@ def model_schema() -> Schema:
             "age_days": {"type": "number", "description": "Since the moment of its training."},
             "previous": {"anyOf": [other, NULL], "description": "Kept loaded for a rollback."},
             "refused": {"anyOf": [refused, NULL]},
+            "challenger": {"anyOf": [challenger, NULL]},
+            "refused_challenger": {"anyOf": [refused, NULL]},
         },
     )
 

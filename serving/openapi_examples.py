@@ -198,6 +198,8 @@ def model(now: datetime) -> dict[str, Any]:
         "age_days": 1.5,
         "previous": {"model_version": "2", "loaded_at": moment(now)},
         "refused": None,
+        "challenger": None,
+        "refused_challenger": None,
     }
 
 
@@ -210,6 +212,7 @@ def health(now: datetime) -> dict[str, Any]:
         "dependencies": {
             "ledger": {"status": "ok", "latency_ms": 0.3, "address": "sqlite:////home/jordan/.fraud/ledger.db"},
             "model": {"status": "ok", "version": VERSION, "refused": None, "remedy": ""},
+            "challenger": {"status": "none", "version": None, "refused": None, "remedy": ""},
             "state": {"status": "ok", "events": 244_000, "customers": 1_400, "bytes": 41_000_000},
             "journal": {"entries": 0, "last_error": ""},
         },

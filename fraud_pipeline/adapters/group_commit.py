@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fraud_pipeline.adapters.ledger import Ledger
-from fraud_pipeline.adapters.ledger_records import LedgerEntry
+from fraud_pipeline.adapters.ledger_records import Appended, LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerIdsTaken, LedgerWriter
 from fraud_pipeline.adapters.local_journal import LocalJournal
 from fraud_pipeline.errors import Busy, DependencyError, FraudError
@@ -72,6 +72,13 @@ class GroupCommit:
         self.store_errors = 0
         self.last_error = ""
         self.journalled = len(journal) if journal is not None else 0
+        self._submitted = 0
+        self._settled = 0
+
+    @property
+    def waiting(self) -> int:
+        """Groups that were submitted and are not settled."""
+        return self._submitted - self._settled
 
     @property
     def has_journal(self) -> bool:
@@ -82,6 +89,8 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, group: Group) -> None:
+        """Have a group committed; by one thread."""
+        self._submitted += 1
         self._queue.put(group)
 
     def close(self) -> None:
@@ -96,8 +105,9 @@ class GroupCommit:
                 return
             if groups:
                 self._settle(groups)
-            elif self._journal is not None and self.journalled:
-                self._replay_journal()
+                self._settled += len(groups)
+            elif self.journalled:
+                self._look_after_journal()
 
     def _next(self) -> list[Group] | None:
         """The groups that wait, as many as fit one transaction; empty where the journal wants looking after; None at the end."""
@@ -117,6 +127,12 @@ class GroupCommit:
             self._queue.put(None)  # the end comes again after these
             return groups
         return None
+
+    def _look_after_journal(self) -> None:
+        try:
+            self._replay_journal()
+        except Exception:  # this thread answers everyone: it goes on, and the journal is tried again
+            log.exception("the journal could not be replayed")
 
     def _settle(self, groups: list[Group]) -> None:
         try:
@@ -144,11 +160,13 @@ class GroupCommit:
         """Somebody else wrote one of the ids: the long way appends the others."""
         for group in groups:
             try:
+                self._writer.confirm()  # what follows goes by another connection
                 appended = self._ledger.append(group.entries)
-                _tell([group], Outcome(disputed=bool(appended.repeats or appended.conflicts)))
             except FraudError as err:
                 self._note(err)
                 _tell([group], Outcome(error=err))
+            else:
+                _tell([group], Outcome(disputed=_otherwise(appended)))
 
     def _to_journal(self, groups: list[Group]) -> None:
         for group in groups:
@@ -174,11 +192,12 @@ class GroupCommit:
         disputed = False
         while found := self._journal.first(REPLAY_AT_ONCE):
             try:
+                self._writer.confirm()  # what follows goes by another connection
                 appended = self._ledger.append([entry for _, entry in found])
             except (DependencyError, Busy) as err:
                 self._note(err)
                 return False
-            disputed |= bool(appended.repeats or appended.conflicts or appended.released)
+            disputed |= _otherwise(appended)
             self._journal.remove_through(found[-1][0])
             self.journalled = len(self._journal)
         self.journalled, self.last_error = 0, ""
@@ -191,6 +210,11 @@ class GroupCommit:
         if not self.last_error:
             log.warning("the ledger is away: %s", err.message)
         self.last_error = err.message
+
+
+def _otherwise(appended: Appended) -> bool:
+    """Whether the log is not just the entries that were decided: what was known of them before was wrong."""
+    return bool(appended.repeats or appended.conflicts or appended.released)
 
 
 def _tell(groups: Sequence[Group], outcome: Outcome) -> None:

@@ -49,7 +49,7 @@ class AppendStatements:
 
     def transaction_row(self, entry: LedgerEntry, writer: str, sequence: int) -> Row:
         t = entry.transaction
-        attributes = json.dumps(dict(t.attributes), allow_nan=False) if t.attributes else "{}"
+        attributes = json.dumps(dict(t.attributes), allow_nan=False, separators=(",", ":")) if t.attributes else "{}"
         return (
             t.transaction_id, self.moment(t.event_time), t.customer_id, t.merchant_id, t.amount_minor, t.currency,
             t.merchant_category, t.channel, t.country, t.device_id, t.latitude, t.longitude, attributes, writer,

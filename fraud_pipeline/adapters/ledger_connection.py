@@ -43,8 +43,7 @@ class DriverConnection:
             except BaseException as err:
                 self._give_up(err)
                 raise
-            finally:
-                cursor.close()
+            cursor.close()
 
     def rows(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What a query gives, in a transaction of its own; a connection that had broken meanwhile is opened anew, once."""

@@ -21,6 +21,8 @@ from fraud_pipeline.errors import Busy, DependencyError
 
 WRITER_LOCK: Final = MIGRATION_LOCK + 2
 """PostgreSQL's advisory lock of writer `local`."""
+AT_ONCE_MS: Final = 20
+"""Other processes hold SQLite's lock for a few ms; longer than this no event loop should stand still."""
 _REMEDY: Final = (
     "Stop the other process first. One process is the only writer of an embedded ledger; more processes share a Kafka log "
     "(FRAUD_KAFKA_BOOTSTRAP_SERVERS)."
@@ -40,6 +42,7 @@ class LedgerWriter:
         self._address = database.address
         self._statements = AppendStatements.of(database.engine.dialect.name)
         self._connection = DriverConnection(database, self._own if lock is None else lambda _: None)
+        self._at_once = DriverConnection(database, _impatient) if lock is not None else None
 
     @classmethod
     def open(cls, database: LedgerDatabase, writer: str = LOCAL_WRITER) -> LedgerWriter:
@@ -49,7 +52,7 @@ class LedgerWriter:
             lock = _locked_file(Path(f"{database.url.database}.{writer}.lock"), database.address)
         owner = cls(database, writer, lock)
         try:
-            owner._connection.rows("SELECT 1", ())
+            owner.confirm()
         except BaseException:
             owner.close()
             raise
@@ -61,9 +64,25 @@ class LedgerWriter:
         The ids are new and no label waits for them, as far as the caller knows; where one is not, LedgerIdsTaken.
         Durable when it returns.
         """
+        return self._append(self._connection, entries)
+
+    @property
+    def can_at_once(self) -> bool:
+        """Whether a commit is so quick that an event loop may wait for it: SQLite's is a write to the page cache."""
+        return self._at_once is not None
+
+    def append_at_once(self, entries: Sequence[LedgerEntry]) -> int:
+        """`append` that waits for nobody: Busy where another process is writing just now.
+
+        On a connection of its own, so that it may be called in another thread than `append`, though not at the same time.
+        """
+        assert self._at_once is not None
+        return self._append(self._at_once, entries)
+
+    def _append(self, connection: DriverConnection, entries: Sequence[LedgerEntry]) -> int:
         sql, writer = self._statements, self._writer
         try:
-            with self._connection.transaction() as cursor:
+            with connection.transaction() as cursor:
                 last = self._take_sequences(cursor, len(entries))
                 first = last - len(entries) + 1
                 rows = [sql.transaction_row(entry, writer, place) for place, entry in enumerate(entries, start=first)]
@@ -73,13 +92,22 @@ class LedgerWriter:
                     cursor.executemany(sql.insert_decision, [sql.decision_row(record) for record in made])
                 if alerts := sql.alert_rows(made):
                     cursor.executemany(sql.insert_alert, alerts)
-        except self._connection.driver.IntegrityError as err:
+        except connection.driver.IntegrityError as err:
             raise LedgerIdsTaken(str(err)) from err
         return first
+
+    def confirm(self) -> None:
+        """Be the owner, on a new connection where the old one broke. Busy where another process is by now.
+
+        To be called before the log is written to by another connection than the owner's own.
+        """
+        self._connection.rows("SELECT 1", ())
 
     def close(self) -> None:
         """Give the ownership up."""
         self._connection.close()
+        if self._at_once is not None:
+            self._at_once.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -101,6 +129,10 @@ class LedgerWriter:
         connection.commit()
         if not owned:
             raise Busy(f"The ledger {self._address} already has its one writer, another process.", remedy=_REMEDY)
+
+
+def _impatient(connection: Any) -> None:
+    connection.execute(f"PRAGMA busy_timeout={AT_ONCE_MS}")
 
 
 def _locked_file(path: Path, address: str) -> IO[str]:

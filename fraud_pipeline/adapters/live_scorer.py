@@ -24,6 +24,7 @@ from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, Computed, Decisi
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.live_state import LiveState
 from fraud_pipeline.adapters.log_gate import LogGate
+from fraud_pipeline.adapters.tick_commit import TickCommit
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.errors import Busy, ConflictingTransaction, DependencyError, FraudError
@@ -36,6 +37,7 @@ REBUILD_RETRY_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 Known = tuple[Transaction, bytes | None]
+Commits = GroupCommit | TickCommit
 Result = TypeVar("Result")
 
 
@@ -48,7 +50,7 @@ class LiveScorer:
         self.metrics = metrics
         self.live: LiveState | None = None
         self.gate = LogGate("The state is being recovered.")
-        self.commits: GroupCommit | None = None
+        self.commits: Commits | None = None
         self._ledger = ledger
         self._decisions = decisions
         self._recover = recover
@@ -60,7 +62,7 @@ class LiveScorer:
 
     # Life
 
-    async def start(self, commits: GroupCommit) -> None:
+    async def start(self, commits: Commits) -> None:
         """Recover the state and let payments in. `commits` is to call `journal_replayed` in this loop."""
         self.commits = commits
         commits.start()

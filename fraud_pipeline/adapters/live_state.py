@@ -6,6 +6,8 @@ makes the same, nobody needs to be asked, and the newest whole one is the best. 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -32,6 +34,9 @@ CHECKPOINTS_KEPT: Final = 2
 """The newest, and the one before it should the newest be damaged."""
 NO_HISTORY: Final = "0" * 16
 """The name of the empty history: a home that serves without ever having imported anything."""
+
+_NAME: Final = re.compile(r"\d{16}\.state", re.ASCII)
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with places replayed and places to replay."""
@@ -103,22 +108,26 @@ class LiveStateStore:
         return days[-1] if days else None
 
     def newest(self) -> LiveState | None:
-        """The newest sound checkpoint of this history that does not stand beyond the log's end."""
+        """The newest sound checkpoint of this history; those beyond the log's end are removed."""
         history = self.history()
-        end = self._ledger.last_sequence(LOCAL_WRITER)
-        for name in reversed(self._names(self._folder(history))):
+        names = self._names(self._folder(history))
+        end = self._ledger.last_sequence(LOCAL_WRITER)  # after the names: nobody keeps a state that is not committed
+        for name in reversed(names):
             sequence = int(name.removesuffix(".state"))
             if sequence > end:
-                continue  # of a ledger that is no more
+                # Of a ledger that is no more, or has lost its last commits: once the log reaches this place again, the
+                # checkpoint would pass for its own.
+                self._checkpoints.remove(f"{self._folder(history)}/{name}")
+                continue
             try:
                 content = self._checkpoints.read(f"{self._folder(history)}/{name}")
                 return LiveState(FeatureState.restore(content), sequence, history)
-            except StateError:
-                continue  # damaged: the one before it will do
+            except StateError as err:
+                log.warning("checkpoint %s is passed over: %s", name, err.message)  # the one before it will do
         return None
 
     def _names(self, folder: str) -> list[str]:
-        return [name for name in self._checkpoints.names(folder) if name.endswith(".state")]
+        return [name for name in self._checkpoints.names(folder) if _NAME.fullmatch(name)]
 
     def _folder(self, history: str) -> str:
         return f"live/{LOCAL_WRITER}/{SCHEMA_HASH}-{self._time_zone.replace('/', '.')}/{history}"

@@ -64,7 +64,7 @@ class LocalJournal:
 
     def all(self) -> list[LedgerEntry]:
         """Every entry, oldest first."""
-        return [entry for _, entry in self.first(self._limit)]
+        return [entry for _, entry in self.first(len(self))]
 
     def remove_through(self, position: int) -> None:
         """Forget entries up to and with this position."""

@@ -63,8 +63,9 @@ class LogGate:
                 self._changed.set()
 
     async def drained(self) -> None:
-        """Return when nothing is on its way."""
-        await self._idle.wait()
+        """Return when nothing is on its way and nobody is alone."""
+        async with self._turn:
+            await self._idle.wait()
 
     def shut(self, problem: str) -> None:
         """Refuse from now on, and say why; who waits is refused too."""
@@ -72,6 +73,9 @@ class LogGate:
         self._changed.set()
 
     def reopen(self) -> None:
-        """Let payments in."""
+        """Let payments in, as soon as nobody is alone."""
         self.problem = ""
-        self._changed.set()
+        if self._held:
+            self._changed.clear()
+        else:
+            self._changed.set()

@@ -1,7 +1,9 @@
-"""The models that decide: the ledger's present champion, loaded and warmed beside the old one and swapped between two payments.
+"""The models that decide: the ledger's present champion, loaded and warmed beside the old one and swapped between two payments,
+and its challenger, kept in the same way.
 
-A promotion or a rollback is noticed within POLL_S. A bundle that cannot be had, is damaged, needs features that this code
-computes otherwise, or fails its self-test is refused, with the reason, and the old one goes on. Knows nothing of HTTP.
+A promotion, a rollback or another challenger is noticed within POLL_S. A bundle that cannot be had, is damaged, needs features
+that this code computes otherwise, or fails its self-test is refused, with the reason, and the old one goes on; a challenger that
+was refused leaves everything to the champion. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.bundle_files import read_directory
-from fraud_pipeline.domain.promotion import Promotion
-from fraud_pipeline.errors import BundleError, FraudError
+from fraud_pipeline.domain.promotion import Challenger, Promotion
+from fraud_pipeline.errors import BundleError, DependencyError, FraudError
 
 POLL_S: Final = 0.5
 """A query of 0.1 ms; a promotion is to answer within 2 s, and loading a bundle takes up to 0.5 s."""
@@ -28,6 +30,7 @@ RETRY_S: Final = 30.0
 """How long a refused bundle is left alone: what is missing may have arrived by then."""
 log = logging.getLogger(__name__)
 
+Role = Literal["champion", "challenger"]
 Fetch = Callable[[int, str], Path]
 """(version, fingerprint) -> the bundle's local directory."""
 
@@ -41,9 +44,18 @@ class ServedModel:
     loaded_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ServedChallenger:
+    """A loaded bundle and what made it challenger."""
+
+    bundle: ModelBundle
+    appointment: Challenger
+    loaded_at: datetime
+
+
 @dataclass
 class RefusedModel:
-    """A promoted version that could not be served."""
+    """A promoted or appointed version that could not be served."""
 
     version: int
     fingerprint: str
@@ -52,18 +64,19 @@ class RefusedModel:
 
 
 class ModelSlot:
-    """`champion` is read at each decision; `watch` keeps it the ledger's."""
+    """`champion` and `challenger` are read at each decision; `watch` keeps them the ledger's."""
 
     def __init__(
         self, ledger: Ledger, fetch: Fetch, *, now: Callable[[], datetime], challenger_share: float = 0.0
     ) -> None:
-        self.challenger: ModelBundle | None = None
-        self._challenger_share = challenger_share
+        self.challenger: ServedChallenger | None = None
+        self.challenger_share = challenger_share
         self.champion: ServedModel | None = None
         self.previous: ServedModel | None = None
         self.refused: RefusedModel | None = None
+        self.refused_challenger: RefusedModel | None = None
         self.swaps = 0
-        self.refusals = 0
+        self.refusals: dict[Role, int] = {"champion": 0, "challenger": 0}
         self.ledger_error: str = ""
         self._ledger = ledger
         self.fetch = fetch
@@ -74,13 +87,25 @@ class ModelSlot:
     def bundle_for(self, customer_id: str) -> ModelBundle | None:
         """What decides for this customer; None before the first champion."""
         challenger = self.challenger
-        if challenger is not None and in_challenger_share(customer_id, self._challenger_share):
-            return challenger
+        if challenger is not None and in_challenger_share(customer_id, self.challenger_share):
+            return challenger.bundle
         champion = self.champion
         return None if champion is None else champion.bundle
 
+    def counterpart(self, version: str) -> ModelBundle | None:
+        """Who did not decide a payment that this version decided: the challenger, or else the champion."""
+        champion, challenger = self.champion, self.challenger
+        if champion is None or challenger is None:
+            return None
+        return next((each.bundle for each in (challenger, champion) if each.bundle.version != version), None)
+
     def refresh(self) -> bool:
-        """Look once; True where another model decides from now on."""
+        """Look once; True where another champion decides from now on."""
+        swapped = self._refresh_champion()
+        self._refresh_challenger()
+        return swapped
+
+    def _refresh_champion(self) -> bool:
         try:
             promotion = self._ledger.current_promotion()
         except FraudError as err:
@@ -89,14 +114,41 @@ class ModelSlot:
             self.ledger_error = err.message
             return False
         self.ledger_error = ""
-        if promotion is None or self._is_served(promotion) or self._was_refused(promotion):
+        if promotion is None or self._is_served(promotion) or _was_refused(self.refused, promotion.fingerprint):
             return False
         try:
-            self._swap(self._prepared(promotion))
+            bundle = self._prepared(promotion.version, promotion.fingerprint)
         except (FraudError, OSError) as err:
-            self._refuse(promotion, str(err))
+            self.refused = self._refusal("champion", self.refused, promotion.version, promotion.fingerprint, str(err))
             return False
+        self._swap(ServedModel(bundle, promotion, self._now()))
         return True
+
+    def _refresh_challenger(self) -> None:
+        try:
+            appointment = self._ledger.current_challenger()
+        except FraudError:
+            return  # the champion's watch says it
+        if appointment is None or appointment.version is None or appointment.fingerprint is None:
+            if self.challenger is not None:
+                log.info("version %s is dismissed as challenger", self.challenger.bundle.version)
+            self.challenger = self.refused_challenger = None
+            return
+        challenger, version, fingerprint = self.challenger, appointment.version, appointment.fingerprint
+        if challenger is not None and challenger.appointment.challenger_id == appointment.challenger_id:
+            return
+        if _was_refused(self.refused_challenger, fingerprint):
+            return
+        try:
+            bundle = self._prepared(version, fingerprint)
+        except (FraudError, OSError) as err:
+            self.challenger = None  # who was replaced does not challenge any more
+            self.refused_challenger = self._refusal(
+                "challenger", self.refused_challenger, version, fingerprint, str(err)
+            )
+            return
+        self.challenger, self.refused_challenger = ServedChallenger(bundle, appointment, self._now()), None
+        log.info("version %d challenges", version)
 
     def watch(self) -> None:
         """Start looking every POLL_S, in a thread of its own."""
@@ -119,27 +171,19 @@ class ModelSlot:
         champion = self.champion
         return champion is not None and champion.promotion.promotion_id == promotion.promotion_id
 
-    def _was_refused(self, promotion: Promotion) -> bool:
-        refused = self.refused
-        same = refused is not None and (refused.version, refused.fingerprint) == (
-            promotion.version,
-            promotion.fingerprint,
-        )
-        return same and refused is not None and time.monotonic() - refused.at_monotonic < RETRY_S
-
-    def _prepared(self, promotion: Promotion) -> ServedModel:
-        """The bundle loaded, verified and tried out; the previous one is at hand, so a rollback loads nothing."""
-        for served in (self.champion, self.previous):
-            if served is not None and _is_of(served.bundle, promotion):
-                return ServedModel(served.bundle, promotion, self._now())
-        path = self.fetch(promotion.version, promotion.fingerprint)
-        bundle = ModelBundle.load(path, version=str(promotion.version))
-        if bundle.fingerprint != promotion.fingerprint:
+    def _prepared(self, version: int, fingerprint: str) -> ModelBundle:
+        """The bundle loaded, verified and tried out; those at hand are taken, so a rollback loads nothing."""
+        for served in (self.champion, self.previous, self.challenger):
+            if served is not None and (served.bundle.fingerprint, served.bundle.version) == (fingerprint, str(version)):
+                return served.bundle
+        path = self.fetch(version, fingerprint)
+        bundle = ModelBundle.load(path, version=str(version))
+        if bundle.fingerprint != fingerprint:
             raise BundleError(
-                f"Bundle {path} is not what was promoted as version {promotion.version}.",
+                f"Bundle {path} is not what was registered as version {version}.",
                 remedy="Fetch the version again from the registry, or roll back: `fraud models rollback`.",
             )
-        return ServedModel(bundle, promotion, self._now())
+        return bundle
 
     def _swap(self, served: ServedModel) -> None:
         before = self.champion
@@ -150,16 +194,19 @@ class ModelSlot:
         self.swaps += 1
         log.info("version %s decides from now on", served.bundle.version)
 
-    def _refuse(self, promotion: Promotion, reason: str) -> None:
-        first = self.refused is None or self.refused.version != promotion.version
-        self.refused = RefusedModel(promotion.version, promotion.fingerprint, reason)
-        self.refusals += 1
-        if first:
-            log.error("version %s is refused, the old one goes on: %s", promotion.version, reason)
+    def _refusal(
+        self, role: Role, before: RefusedModel | None, version: int, fingerprint: str, reason: str
+    ) -> RefusedModel:
+        self.refusals[role] += 1
+        if before is None or before.version != version:
+            log.error("version %s is refused as %s, the old one goes on: %s", version, role, reason)
+        return RefusedModel(version, fingerprint, reason)
 
 
-def _is_of(bundle: ModelBundle, promotion: Promotion) -> bool:
-    return (bundle.fingerprint, bundle.version) == (promotion.fingerprint, str(promotion.version))
+def _was_refused(refused: RefusedModel | None, fingerprint: str) -> bool:
+    """Just now: what is refused is tried again after RETRY_S."""
+    same = refused is not None and refused.fingerprint == fingerprint
+    return same and refused is not None and time.monotonic() - refused.at_monotonic < RETRY_S
 
 
 def in_challenger_share(customer_id: str, share: float) -> bool:
@@ -188,7 +235,13 @@ def fetcher(bundles: Path, tracking_uri: str, artifacts: Path) -> Fetch:
         found = local_bundle(bundles, version, fingerprint)
         if found is not None:
             return found
-        from fraud_pipeline.adapters.model_registry import ModelRegistry
+        try:
+            from fraud_pipeline.adapters.model_registry import ModelRegistry
+        except ModuleNotFoundError as err:
+            raise DependencyError(
+                f"Version {version} is not in {bundles}, and {err.name} is not installed to fetch it with.",
+                remedy=f"Where MLflow is installed, `fraud models show {version} --card` fetches it.",
+            ) from err
 
         return ModelRegistry.open(tracking_uri, artifact_root=artifacts, cache_dir=bundles).fetch(version)
 

@@ -1,7 +1,7 @@
-"""The challenger beside the champion: it decides the same payments from the same features, after they were answered.
+"""The challenger beside the champion: each payment is decided by both, from the same features, the second time after it was answered.
 
-Its decisions are kept beside the champion's and answer nobody. Where it cannot keep up it leaves payments out, and counts
-them. Knows nothing of HTTP.
+Whoever did not decide (the challenger, or in its A/B share the champion) decides here; that decision is kept beside the other
+and answers nobody. Where this cannot keep up it leaves payments out, and counts them. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.model_slot import ModelSlot
+from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.decision import Decision, decide_many
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import FraudError
@@ -28,7 +29,7 @@ MOST_WAITING: Final = 20_000
 AT_ONCE: Final = 500
 log = logging.getLogger(__name__)
 
-Offered = tuple[Transaction, npt.NDArray[np.float32], Decision]
+Offered = tuple[Transaction, npt.NDArray[np.float32], ModelBundle]
 
 
 class ShadowScorer:
@@ -61,14 +62,14 @@ class ShadowScorer:
             self._thread.join()
 
     def offer(self, transaction: Transaction, computed: npt.NDArray[np.float32], decision: Decision) -> None:
-        """Have the challenger decide this payment too, unless it was the one who decided."""
-        challenger = self._models.challenger
-        if challenger is None or challenger.version == decision.model_version:
+        """Have whoever did not decide this payment decide it too."""
+        other = self._models.counterpart(decision.model_version)
+        if other is None:
             return
         if self._queue.qsize() >= MOST_WAITING:
             self._metrics.shadow_dropped += 1
             return
-        self._queue.put((transaction, computed, decision))
+        self._queue.put((transaction, computed, other))
 
     def _run(self) -> None:
         while True:
@@ -82,16 +83,19 @@ class ShadowScorer:
                 except FraudError as err:
                     self._metrics.shadow_dropped += len(offered)
                     log.warning("%d shadow decisions are lost: %s", len(offered), err.message)
+                except Exception:
+                    self._metrics.shadow_dropped += len(offered)
+                    log.exception("%d shadow decisions are lost", len(offered))
             if len(offered) < len(waiting):
                 return
 
     def _decide(self, offered: list[Offered]) -> None:
-        challenger = self._models.challenger
-        if challenger is None:
-            return
-        decisions = decide_many(
-            np.stack([computed for _, computed, _ in offered]), challenger, [payment for payment, _, _ in offered],
-            decided_at=self._now(), control_share=self._control_share,
-        )  # fmt: skip
+        decisions: list[Decision] = []
+        for bundle in {id(bundle): bundle for _, _, bundle in offered}.values():
+            mine = [(payment, computed) for payment, computed, other in offered if other is bundle]
+            decisions += decide_many(
+                np.stack([computed for _, computed in mine]), bundle, [payment for payment, _ in mine],
+                decided_at=self._now(), control_share=self._control_share,
+            )  # fmt: skip
         self._ledger.record_decisions([DecisionRecord.of(decision, role="shadow") for decision in decisions])
         self._metrics.shadow_decisions += len(decisions)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.explanation_page import exact_explanation, waterfall_png
 from fraud_pipeline.adapters.payment_lookup import find_payment
-from fraud_pipeline.commands.models import find_version
 from fraud_pipeline.commands.opening import is_missing_file, open_ledger, open_registry
+from fraud_pipeline.commands.versions import find_version
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.decision import Decision, decide_on
 from fraud_pipeline.domain.explanation import Explanation

@@ -44,12 +44,13 @@ def loadtest(
     code 1 if a request failed; Ctrl-C ends it early, with the result so far.
     """
     from fraud_pipeline.adapters.load_generator import LoadPlan, Tally
-    from fraud_pipeline.adapters.simulated_traffic import SimulatedTraffic
+    from fraud_pipeline.adapters.simulated_traffic import SimulatedTraffic, utc_now
+    from fraud_pipeline.domain.simulation_config import WorldConfig
     from fraud_pipeline.errors import InputError
 
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is not an address.", remedy="Write it as http://127.0.0.1:3001.")
-    traffic = SimulatedTraffic(customers=customers, seed=seed)
+    traffic = SimulatedTraffic(WorldConfig(end=utc_now().date(), days=1, customers=customers, seed=seed))
     route = "/score_batch" if batch else "/score"
     plan = LoadPlan(url=url.rstrip("/") + route, duration_s=duration, rate=rate, connections=connections, key=key)
     tally = Tally()

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fraud_pipeline.commands.output import Json, emit, field_table, gate_tables, progress, remark, rows_table
+from fraud_pipeline.commands import comparing
+from fraud_pipeline.commands.output import Json, emit, progress, remark, rows_table
+from fraud_pipeline.commands.versions import Version, detail, find_version, summary, version_tables
 
 if TYPE_CHECKING:
-    from fraud_pipeline.adapters.model_registry import ModelRegistry
-    from fraud_pipeline.adapters.registered_version import RegisteredVersion
-    from fraud_pipeline.domain.promotion import Promotion
+    from fraud_pipeline.domain.promotion import Challenger, Promotion
 
-models = typer.Typer(help="Registered models: list, show, promote, roll back.", no_args_is_help=True)
+models = typer.Typer(help="Registered models: list, show, promote, roll back, challenge.", no_args_is_help=True)
+models.command()(comparing.compare)
 SHOWN = ("pr_auc", "roc_auc", "recall", "net_value")
 """Metrics worth a column in the list."""
 
-ALIASES = ("champion", "challenger", "candidate")
-"""The one that serves, the one in shadow, and the one that was judged last."""
-
-Version = Annotated[
-    str, typer.Argument(metavar="VERSION", help="A version's number, or champion, challenger or candidate.")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the promotion for ever.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for ever.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +50,7 @@ def list_(as_json: Json = False) -> None:
     ]
     columns = ("version", "verdict", "alias", "kind", "trained on", *SHOWN, "registered")
     emit(
-        {"versions": [_summary(v) for v in versions]},
+        {"versions": [summary(v) for v in versions]},
         as_json=as_json,
         tables=lambda: iter([rows_table(columns, rows)] if rows else []),
     )
@@ -79,7 +73,7 @@ def show(
 
         emit({"model_card": ModelBundle.load(registry.fetch(found.version)).model_card()}, as_json=as_json)
         return
-    emit(_detail(found), as_json=as_json, tables=lambda: _version_tables(found))
+    emit(detail(found), as_json=as_json, tables=lambda: version_tables(found))
 
 
 @models.command()
@@ -126,32 +120,36 @@ def rollback(
 
 
 @models.command()
-def compare(
-    version: Version,
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="What to compare it with.")] = "champion",
+def challenge(
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="A version's number, or candidate. Its gates must have passed.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Have no challenger from now on.")] = False,
+    reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Two versions' metrics side by side, each on its own test period."""
-    from fraud_pipeline.commands.opening import open_registry
+    """Let a version score every payment beside the champion, in shadow; a running service has it within 2 s."""
+    from fraud_pipeline.adapters.promotions import appoint_challenger, current_challenger, dismiss_challenger
+    from fraud_pipeline.commands.opening import open_ledger, open_registry
+    from fraud_pipeline.domain.gates import REQUIRED_GATES
+    from fraud_pipeline.errors import InputError
     from fraud_pipeline.settings import load_settings
 
-    registry = open_registry(load_settings())
-    left, right = find_version(registry, version), find_version(registry, other)
-    rows = [
-        (name, _interval(left.metrics.get(name)), _interval(right.metrics.get(name)), _difference(left, right, name))
-        for name in sorted({*left.metrics, *right.metrics})
-    ]
-    periods = {
-        f"version {v.version}": f"trained on {v.training_window}, as of {v.tags.get('as_of')}" for v in (left, right)
-    }
-    columns = ("metric", f"version {left.version}", f"version {right.version}", "difference")
+    if (version is None) == (not none):
+        raise InputError("Who is to challenge?", remedy="Give one VERSION, or --none for no challenger.")
+    settings = load_settings()
+    registry = open_registry(settings)
+    with open_ledger(settings) as ledger:
+        if version is None:
+            before = dismiss_challenger(ledger, registry, who=_who(), reason=reason)
+        else:
+            number = find_version(registry, version).version
+            before = current_challenger(ledger)
+            registry.fetch(number)  # into this home, where a service without MLflow finds it
+            appoint_challenger(ledger, registry, number, who=_who(), reason=reason, required_gates=REQUIRED_GATES)
+        now = current_challenger(ledger)
     emit(
-        {
-            "versions": [_summary(left), _summary(right)],
-            "differences": {name: _difference(left, right, name) for name, *_ in rows},
-        },
-        as_json=as_json,
-        tables=lambda: iter([field_table(periods), rows_table(columns, rows)]),
+        {"challenger": now, "before": before}, as_json=as_json, tables=lambda: iter([_challenger_sentence(now, before)])
     )
 
 
@@ -173,30 +171,21 @@ def rethreshold(
     registry = open_registry(settings)
     with progress("Choosing thresholds"):
         made = choose_anew(settings, find_version(registry, version))
-    emit(_detail(made), as_json=as_json, tables=lambda: _version_tables(made))
+    emit(detail(made), as_json=as_json, tables=lambda: version_tables(made))
     raise typer.Exit(0 if made.verdict == "passed" else 1)
-
-
-def find_version(registry: ModelRegistry, name: str) -> RegisteredVersion:
-    """A version by its number or alias. Raises NotFound, or InputError for what is neither."""
-    from fraud_pipeline.errors import InputError, NotFound
-
-    if name in ALIASES:
-        found = next((version for version in registry.versions() if name in version.aliases), None)
-        if found is None:
-            raise NotFound(
-                f"There is no {name}.", remedy="`fraud models list` shows what there is; `fraud run` trains one."
-            )
-        return found
-    if not name.isdecimal():
-        raise InputError(f"{name!r} is no version.", remedy=f"Give a number, or {', '.join(ALIASES)}.")
-    return registry.version(int(name))
 
 
 def _who() -> str:
     import getpass
 
     return f"{getpass.getuser()} (fraud models)"
+
+
+def _challenger_sentence(now: Challenger | None, before: Challenger | None) -> str:
+    if now is None:
+        return "There was no challenger." if before is None else f"Version {before.version} challenges no more."
+    replaced = before is not None and before.version != now.version
+    return f"Version {now.version} challenges{f' instead of {before.version}' if replaced and before else ''}."
 
 
 def _emit_promotion(promotion: Promotion, *, as_json: bool) -> None:
@@ -208,55 +197,3 @@ def _sentence(promotion: Promotion) -> str:
         "there was none before" if promotion.previous_version is None else f"instead of {promotion.previous_version}"
     )
     return f"Version {promotion.version} is champion ({promotion.kind}, {before})."
-
-
-def _summary(version: RegisteredVersion) -> dict[str, Any]:
-    return {
-        "version": version.version,
-        "verdict": version.verdict,
-        "reason": version.reason,
-        "aliases": version.aliases,
-        "kind": version.tags.get("kind"),
-        "fingerprint": version.fingerprint,
-        "training_window": version.training_window,
-        "metrics": version.metrics,
-        "registered": version.created_at,
-        "run_id": version.run_id,
-    }
-
-
-def _detail(version: RegisteredVersion) -> dict[str, Any]:
-    gates = [] if version.gates is None else list(version.gates.results)
-    shown = {"gates", "metrics", "reason", "verdict", "fingerprint"}
-    return {**_summary(version), "gates": gates, "tags": {k: v for k, v in version.tags.items() if k not in shown}}
-
-
-def _version_tables(version: RegisteredVersion) -> Iterator[Any]:
-    skipped = {"metrics", "aliases", "version"}
-    yield field_table(
-        {
-            "version": version.version,
-            "alias": version.aliases or None,
-            **{k: v for k, v in _summary(version).items() if k not in skipped},
-        }
-    )
-    if version.gates is not None:
-        yield from gate_tables(version.gates.results)
-    yield rows_table(
-        ("metric", "value [95 % interval]"), [(name, _interval(value)) for name, value in version.metrics.items()]
-    )
-
-
-def _interval(metric: Any) -> str | None:
-    if isinstance(metric, Mapping):
-        return f"{_number(metric.get('value'))} [{_number(metric.get('low'))}, {_number(metric.get('high'))}]"
-    return None if metric is None else _number(metric)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _difference(left: RegisteredVersion, right: RegisteredVersion, name: str) -> float | None:
-    ours, theirs = left.metric(name), right.metric(name)
-    return None if ours is None or theirs is None else ours - theirs

@@ -72,10 +72,15 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without the feature vector: what a caller is answered. Times in RFC 3339, in UTC."""
+        times = {"event_time": _rfc3339(self.event_time), "decided_at": _rfc3339(self.decided_at)}
+        return {**self._members(), **times}
+
+    def _members(self) -> dict[str, Any]:
+        """The same with times as they are: orjson writes them in RFC 3339."""
         return {
             "transaction_id": self.transaction_id,
-            "event_time": _rfc3339(self.event_time),
-            "decided_at": _rfc3339(self.decided_at),
+            "event_time": self.event_time.astimezone(UTC),
+            "decided_at": self.decided_at.astimezone(UTC),
             "fraud_probability": self.fraud_probability,
             "anomaly_score": self.anomaly_score,
             "raw_score": self.raw_score,
@@ -91,7 +96,7 @@ class Decision:
 
     def to_json(self) -> bytes:
         """`as_dict` as UTF-8 JSON. The ledger and the log keep `features` beside it."""
-        return orjson.dumps(self.as_dict())
+        return orjson.dumps(self._members(), option=orjson.OPT_UTC_Z)
 
     @classmethod
     def from_json(cls, content: bytes | str, *, features: bytes) -> Decision:

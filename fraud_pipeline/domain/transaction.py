@@ -132,6 +132,10 @@ def parse_transaction(
     `received_at` (UTC-aware) switches on the rules of the live routes: at most 5 minutes ahead, at most 90 days old.
     Raises InvalidTransaction with every broken rule.
     """
+    return _ordinary(payload, currency, received_at) or _looked_at_closely(payload, currency, received_at)
+
+
+def _looked_at_closely(payload: Mapping[str, object], currency: str, received_at: datetime | None) -> Transaction:
     reader = FieldReader(payload)
     parsed: dict[str, object] = {
         "transaction_id": reader.identifier("transaction_id"),
@@ -150,6 +154,67 @@ def parse_transaction(
     if reader.violations:
         raise InvalidTransaction(tuple(reader.violations))
     return Transaction(**parsed)  # type: ignore[arg-type]  # each reader method returns its field's type or a violation
+
+
+def _ordinary(payload: Mapping[str, object], currency: str, received_at: datetime | None) -> Transaction | None:
+    """The payment, where every field is plainly valid; None where a closer look is needed (a test holds the two equal).
+
+    A fifth of the time that the closer look takes, and nearly every payment is of this kind.
+    """
+    get = payload.get
+    identity, customer, merchant = get("transaction_id"), get("customer_id"), get("merchant_id")
+    category, channel = get("merchant_category"), get("channel")
+    country, device = get("country"), get("device_id")
+    category = "unknown" if category is None else category
+    channel = "unknown" if channel is None else channel
+    if not (
+        type(identity) is str
+        and _ID.fullmatch(identity)
+        and type(customer) is str
+        and 0 < len(customer) <= 64
+        and customer.isprintable()
+        and type(merchant) is str
+        and 0 < len(merchant) <= 64
+        and merchant.isprintable()
+        and type(category) is str
+        and 0 < len(category) <= 32
+        and category.isprintable()
+        and (device is None or (type(device) is str and 0 < len(device) <= 64 and device.isprintable()))
+        and type(channel) is str
+        and channel in CHANNELS
+        and (country is None or (type(country) is str and country in COUNTRIES))
+        and get("currency") in (None, currency)
+        and get("attributes") is None
+    ):
+        return None
+    moment, minor = _rfc3339(get("event_time")), _ordinary_minor(get("amount"))
+    latitude, longitude = get("latitude"), get("longitude")
+    if moment is None or minor is None or not 1970 < moment.year < 2199:
+        return None
+    if latitude is not None or longitude is not None:
+        if type(latitude) is not float or type(longitude) is not float:
+            return None
+        if not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0):
+            return None
+    moment = moment.astimezone(UTC)
+    if received_at is not None and not received_at - MAX_AGE <= moment <= received_at + MAX_FUTURE:
+        return None
+    return Transaction(
+        identity, moment, customer, merchant, minor, currency, category, channel, country, device, latitude, longitude
+    )  # type: ignore[arg-type]  # looked at one by one above
+
+
+def _ordinary_minor(value: object) -> int | None:
+    """Hundredths of an amount that is a number with at most two decimals; None for anything else.
+
+    `minor / 100` is correctly rounded, so it is the very double only where two decimals were written.
+    """
+    if type(value) is float and 0.0 <= value <= 1e7:
+        minor = round(value * 100.0)
+        return minor if minor / 100.0 == value else None
+    if type(value) is int and 0 <= value <= 10_000_000:
+        return value * 100
+    return None
 
 
 class FieldReader:

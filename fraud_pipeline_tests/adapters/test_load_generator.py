@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import orjson
@@ -11,15 +11,17 @@ import pytest
 
 from fraud_pipeline.adapters.load_generator import NO_ANSWER, LoadPlan, Tally, run_load
 from fraud_pipeline.adapters.simulated_traffic import SimulatedTraffic
+from fraud_pipeline.domain.simulation_config import WorldConfig
 from fraud_pipeline.domain.transaction import parse_transaction
 from fraud_pipeline_tests.fake_service import FakeService
 from fraud_pipeline_tests.service_process import free_port
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TODAY = NOW.date()
 
 
-def traffic(**changes: Any) -> SimulatedTraffic:
-    return SimulatedTraffic(customers=40, merchants=20, **changes)
+def traffic(*, seed: int = 42, end: date = TODAY, **changes: Any) -> SimulatedTraffic:
+    return SimulatedTraffic(WorldConfig(end=end, days=1, customers=40, merchants=20, seed=seed), **changes)
 
 
 def test_an_open_loop_keeps_its_schedule() -> None:
@@ -95,6 +97,14 @@ def test_payments_are_valid_and_of_now() -> None:
     assert {p.event_time for p in payments} == {NOW}
     assert len({p.customer_id for p in payments}) > 20
     assert {p.latitude is None for p in payments} == {True, False}
+
+
+def test_payments_at_their_times_go_on_from_the_end_of_the_world_and_stop_at_the_clock() -> None:
+    source = traffic(now=lambda: NOW, end=date(2026, 2, 27), at_their_times=True)
+    times = [datetime.fromisoformat(source.payment()["event_time"]) for _ in range(300)]
+    assert times == sorted(times)
+    assert times[0].date() == date(2026, 2, 27)
+    assert times[-1] == NOW
 
 
 def test_the_seed_makes_the_payments_and_not_their_ids() -> None:

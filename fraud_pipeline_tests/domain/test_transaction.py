@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraud_pipeline.domain.transaction import CHANNELS, Transaction, parse_transaction, unknown_fields
+from fraud_pipeline.domain.transaction import (
+    CHANNELS,
+    Transaction,
+    _looked_at_closely,
+    _ordinary,
+    parse_transaction,
+    unknown_fields,
+)
 from fraud_pipeline.errors import InvalidTransaction, Violation
 
 VALID = {
@@ -369,6 +376,27 @@ def test_whatever_comes_in_is_a_transaction_or_named_violations(changes: dict, l
         assert 0 <= transaction.amount_minor <= 1_000_000_000
         assert (transaction.latitude is None) == (transaction.longitude is None)
         assert all(math.isfinite(v) for v in transaction.attributes.values())
+
+
+ODD = st.sampled_from(
+    ["", " ", "unknown", "pos", "USD", "EUR", "US", "us", "ZZ", "a" * 32, "a" * 33, "x" * 64, "x" * 65, "\n", "\ud800", "ß",
+     "2026-01-31T12:00:00Z", "1970-06-01T00:00:00Z", "1969-12-31T23:59:59Z", "2198-12-31T23:59:59Z", "2199-06-01T00:00:00+14:00",
+     "2026-01-31t12:00:00+05:30", "2026-01-31T12:00:00", 0, -0.0, 0.0, 24.36, 24.361, 1e7, 10_000_000, 10_000_000.01, 1e-7, True,
+     False, math.nan, math.inf, -90.0, 90.0, 180.0, 180.1, [], {}, {"a": 1}, {"a": math.nan}, Decimal("24.36")]
+)  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), ODD | JSON, max_size=4), live=st.booleans())
+def test_an_ordinary_payment_is_what_a_closer_look_makes_of_it(changes: dict, live: bool) -> None:
+    payload, received_at = {**VALID, **changes}, RECEIVED if live else None
+    ordinary = _ordinary(payload, "USD", received_at)
+    if ordinary is not None:
+        assert ordinary == _looked_at_closely(payload, "USD", received_at)
+
+
+def test_what_a_gateway_sends_is_ordinary() -> None:
+    assert _ordinary(VALID, "USD", None) is not None
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("appointed_at", UTC_TIME, nullable=False),
         sa.PrimaryKeyConstraint("challenger_id", name="pk_challengers"),
-        sa.CheckConstraint("(version IS NULL) = (fingerprint IS NULL)", name="ck_challengers_whole"),
+        sa.CheckConstraint("(version IS NULL) = (fingerprint IS NULL)", name=op.f("ck_challengers_whole")),
     )
 
 
