@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ LABEL_FEED_S: Final = 60.0
 CHECKPOINT_EVERY: Final = 50_000
 """Places in the log after which a checkpoint is made in the background: half a second of replay."""
 CHECKPOINT_CHECK_S: Final = 30.0
+RENEW_S: Final = 86_400.0
+"""How often customers and merchants that are past their horizon leave the live state."""
 MAX_FED_LABELS: Final = 1_000
 log = logging.getLogger(__name__)
 
@@ -194,7 +197,13 @@ class LiveRuntime:
             self.models, self.metrics, control_share=settings.control_share, now=utc_now, shadow=self.shadow.offer
         )
         states = self._states
-        scorer = LiveScorer(self.ledger, decisions, self.metrics, recover=lambda: states.recover(self._recovering))
+        scorer = LiveScorer(
+            self.ledger,
+            decisions,
+            self.metrics,
+            recover=lambda: states.recover(self._recovering),
+            replay=states.replay,
+        )
 
         def replayed(disputed: bool) -> None:
             loop.call_soon_threadsafe(scorer.journal_replayed, disputed)
@@ -239,19 +248,35 @@ class LiveRuntime:
             await asyncio.sleep(LABEL_FEED_S)
 
     async def _keep_checkpoints(self) -> None:
-        """Have a process of its own replay the log into a checkpoint now and then: nothing is held up for it."""
+        """Have checkpoints made as the log grows, and the state renewed once a day."""
+        renewed = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(CHECKPOINT_CHECK_S)
             try:
                 place = await asyncio.to_thread(self.open_ledger().last_sequence)
-            except FraudError:
-                continue
-            if place - self._checkpointed >= CHECKPOINT_EVERY:
-                maker = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "fraud_pipeline.cli", "state", "checkpoint", "--json",
-                    stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-                )  # fmt: skip
-                _, said = await maker.communicate()
-                if maker.returncode:
-                    log.warning("no checkpoint at place %d: %s", place, said.decode(errors="replace").strip()[-500:])
-                self._checkpointed = place
+                if place - self._checkpointed >= CHECKPOINT_EVERY:
+                    await self._make_checkpoint(place)
+                if asyncio.get_running_loop().time() - renewed >= RENEW_S:
+                    renewed = asyncio.get_running_loop().time()
+                    await self._make_checkpoint(place)
+                    await self.ready_scorer().renew()
+            except FraudError as err:
+                log.warning("checkpoints wait: %s", err.message)
+
+    async def _make_checkpoint(self, place: int) -> None:
+        """In a process of its own, which replays the log: nothing here is held up for it."""
+        settings = self.settings
+        addresses = {
+            "FRAUD_HOME": str(settings.home),
+            "FRAUD_LEDGER_URL": settings.ledger_url,
+            "FRAUD_CHECKPOINT_URL": settings.checkpoint_url,
+            "FRAUD_TIME_ZONE": settings.time_zone,
+        }
+        maker = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fraud_pipeline.cli", "state", "checkpoint", "--json", env={**os.environ, **addresses},
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await maker.communicate()
+        if maker.returncode:
+            log.warning("no checkpoint at place %d: %s", place, said.decode(errors="replace").strip()[-500:])
+        self._checkpointed = place

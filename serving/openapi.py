@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from serving import openapi_examples as examples
+from serving import openapi_state_examples as states
 from serving.openapi_answers import answer_schemas, ref
 from serving.openapi_operations import OPERATIONS, Operation
 from serving.openapi_schemas import (
@@ -130,7 +131,7 @@ def _operation(route: RouteSpec, operation: Operation, now: datetime) -> dict[st
         shown = {
             "application/json": {
                 "schema": ref(operation.schema),
-                "examples": _named({"away": examples.unavailable(now)}),
+                "examples": _named({"away": states.unavailable(now)}),
             }
         }
         described["responses"]["503"] = {"description": "A payment would not be decided now.", "content": shown}

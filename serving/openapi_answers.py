@@ -5,34 +5,21 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from fraud_pipeline.domain.decision import Verdict
-from fraud_pipeline.domain.drift_verdict import Status
-from fraud_pipeline.domain.promotion import PromotionKind
-from serving.openapi_schemas import Schema, transaction_id_schema
+from serving.openapi_schemas import transaction_id_schema
+from serving.openapi_shapes import (
+    COUNT,
+    NUMBER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    TIME,
+    TIME_OR_NULL,
+    Schema,
+    list_of,
+    record,
+)  # fmt: skip
+from serving.openapi_states import state_schemas
 
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-NUMBER_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
-TEXT: Final[Schema] = {"type": "string"}
-TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
-TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
-NULL: Final[Schema] = {"type": "null"}
 VERDICTS: Final = list(get_args(Verdict))
-COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-
-
-def record(description: str, properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
-    """An object whose properties are all there but for the optional ones; more may come with later versions."""
-    return {
-        "type": "object",
-        "description": description,
-        "required": [name for name in properties if name not in optional],
-        "properties": properties,
-        "additionalProperties": True,
-    }
-
-
-def list_of(items: Schema, description: str = "") -> Schema:
-    """An array."""
-    return {"type": "array", "items": items} | ({"description": description} if description else {})
 
 
 def ref(name: str) -> Schema:
@@ -198,125 +185,6 @@ def recent_schema() -> Schema:
     )
 
 
-def model_schema() -> Schema:
-    """The model that decides."""
-    other = record("Another version.", {"model_version": TEXT, "loaded_at": TIME})
-    refused = record("A promoted or appointed version that is not served.", {"model_version": TEXT, "reason": TEXT})
-    challenger = record(
-        "Decides each payment too, in shadow; the payments of its share of the customers it decides itself.",
-        {
-            "model_version": TEXT,
-            "fingerprint": TEXT,
-            "appointed_at": TIME,
-            "appointed_by": TEXT,
-            "reason": TEXT,
-            "loaded_at": TIME,
-            "share": {"type": "number", "minimum": 0, "maximum": 1},
-        },
-    )
-    thresholds = record(
-        "Raw scores from which on the answer is REVIEW and BLOCK.", {"review": NUMBER_OR_NULL, "block": NUMBER_OR_NULL}
-    )
-    return record(
-        "The model that decides.",
-        {
-            "model_version": TEXT,
-            "fingerprint": TEXT,
-            "kind": TEXT,
-            "trees": COUNT,
-            "feature_schema": TEXT,
-            "features": list_of(TEXT, "The inputs, in their order."),
-            "thresholds": thresholds,
-            "metrics": {"type": "object", "description": "As it was judged and as it is served, with intervals."},
-            "trained_as_of": TIME,
-            "periods": {"type": "object", "description": "First and last day of each period."},
-            "promoted_at": TIME,
-            "promoted_by": TEXT,
-            "promotion": {"type": "string", "enum": list(get_args(PromotionKind))},
-            "reason": TEXT,
-            "loaded_at": TIME,
-            "age_days": {"type": "number", "description": "Since the moment of its training."},
-            "previous": {"anyOf": [other, NULL], "description": "Kept loaded for a rollback."},
-            "refused": {"anyOf": [refused, NULL]},
-            "challenger": {"anyOf": [challenger, NULL]},
-            "refused_challenger": {"anyOf": [refused, NULL]},
-        },
-    )
-
-
-def health_schema() -> Schema:
-    """Every dependency."""
-    dependency = record(
-        "One dependency; more is said by some.",
-        {"status": TEXT, "latency_ms": NUMBER_OR_NULL, "error": TEXT, "remedy": TEXT},
-        optional=("status", "latency_ms", "error", "remedy"),
-    )
-    return record(
-        "Every dependency with its latency, and what to do about those that are away.",
-        {
-            "status": {"type": "string", "enum": ["ok", "degraded", "unavailable"]},
-            "problems": list_of(TEXT, "Why a payment would not be decided now."),
-            "started_at": TIME,
-            "dependencies": {"type": "object", "additionalProperties": dependency},
-        },
-    )
-
-
-def drift_status_schema() -> Schema:
-    """The newest drift report."""
-    detail = record(
-        "One feature.",
-        {
-            "feature": TEXT,
-            "drift_detected": {"type": "boolean"},
-            "drift_score": NUMBER_OR_NULL,
-            "stattest": TEXT,
-            "reference_mean": NUMBER_OR_NULL,
-            "current_mean": NUMBER_OR_NULL,
-        },
-        optional=("stattest", "reference_mean", "current_mean"),
-    )
-    return record(
-        "The newest drift report.",
-        {
-            "timestamp": TIME,
-            "status": {"type": "string", "enum": list(get_args(Status))},
-            "reasons": list_of(TEXT, "In words, the gravest first."),
-            "dataset_drift_detected": {"type": "boolean"},
-            "dataset_drift_share": {"type": "number"},
-            "num_features_checked": COUNT,
-            "num_features_drifted": COUNT,
-            "reference_rows": COUNT,
-            "current_rows": COUNT,
-            "drifted_features": list_of(TEXT),
-            "feature_details": list_of(detail),
-        },
-        optional=("reasons",),
-    )
-
-
-def drift_stats_schema() -> Schema:
-    """Drift over time."""
-    return record(
-        "The reports so far in figures, and the episodes that they opened.",
-        {
-            "reports": COUNT,
-            "by_status": {"type": "object", "additionalProperties": COUNT},
-            "drift_detected": {**COUNT, "description": "Reports that found the data drifted."},
-            "first_timestamp": TIME_OR_NULL,
-            "last_timestamp": TIME_OR_NULL,
-            "mean_drift_share": NUMBER_OR_NULL,
-            "max_drift_share": NUMBER_OR_NULL,
-            "most_drifted_features": list_of(record("A feature.", {"feature": TEXT, "reports": COUNT})),
-            "history": list_of({"type": "object"}, "One for each report, the newest first."),
-            "open_episode": {"type": ["integer", "string", "null"]},
-            "episodes": list_of(
-                {"type": "object"}, "From the first report of a drift to its end, with the retrainings."
-            ),
-        },
-    )
-
-
 def answer_schemas() -> dict[str, Any]:
     """All of them, by component name."""
     return {
@@ -328,11 +196,5 @@ def answer_schemas() -> dict[str, Any]:
         "Explanation": explanation_schema(),
         "RecordedTransaction": recorded_transaction_schema(),
         "Recent": recent_schema(),
-        "Model": model_schema(),
-        "Health": health_schema(),
-        "DriftStatus": drift_status_schema(),
-        "DriftStats": drift_stats_schema(),
-        "DriftRun": record(
-            "The run that was started; it is queued or runs.", {"run_id": TEXT, "status": TEXT, "url": TEXT}
-        ),
+        **state_schemas(),
     }

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from serving import openapi_examples as examples
+from serving import openapi_state_examples as states
 from serving.openapi_answers import ref
 
 Examples = Callable[[datetime], Mapping[str, Any]]
@@ -119,11 +120,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "model": Operation(
         "model", "The model that decides", "Version, schema, metrics, thresholds; promoted when and by whom.", "The model.",
-        schema="Model", received=lambda now: {"champion": examples.model(now)},
+        schema="Model", received=lambda now: {"champion": states.model(now)},
     ),
     "health": Operation(
         "operation", "Every dependency", "With its latency and what to do; 503 with the same body where no payment would be decided.",
-        "The state of each.", schema="Health", received=lambda now: {"well": examples.health(now)}, unavailable=True,
+        "The state of each.", schema="Health", received=lambda now: {"well": states.health(now)}, unavailable=True,
     ),
     "metrics": Operation(
         "operation", "Prometheus metrics", "", "The text format.",
@@ -131,15 +132,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "drift_status": Operation(
         "model", "Has the world changed?", "The newest drift report in figures.", "The verdict.", schema="DriftStatus",
-        statuses=(404,), received=lambda now: {"stable": examples.drift_status(now)},
+        statuses=(404,), received=lambda now: {"stable": states.drift_status(now)},
     ),
     "drift_stats": Operation(
         "model", "Drift over time", "", "Figures of the newest reports.", schema="DriftStats", statuses=(404,),
-        received=lambda now: {"one_report": examples.drift_stats(now)},
+        received=lambda now: {"one_report": states.drift_stats(now)},
     ),
     "drift_run": Operation(
         "model", "Judge drift now", "Starts the Dagster job; 503 with the reason where no Dagster answers.",
-        "The run that was started.", schema="DriftRun", success=202, received=lambda _: {"started": examples.drift_run()},
+        "The run that was started.", schema="DriftRun", success=202, received=lambda _: {"started": states.drift_run()},
     ),
     "drift_report": Operation(
         "model", "The newest drift report as a page", "", "HTML.", statuses=(404,),

@@ -6,7 +6,7 @@ the contract does not know are ignored. What JSON Schema cannot say (how old an 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fraud_pipeline.domain.iso_codes import COUNTRIES
 from fraud_pipeline.domain.label import LONGEST_AUTHOR
@@ -18,8 +18,7 @@ from fraud_pipeline.domain.transaction import (
     MAX_ATTRIBUTES,
     MAX_FUTURE,
 )
-
-Schema = dict[str, Any]
+from serving.openapi_shapes import Schema
 
 MAX_BATCH: Final = 5_000
 LARGEST_FLOAT: Final = 1.7976931348623157e308

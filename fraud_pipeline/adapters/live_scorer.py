@@ -42,10 +42,19 @@ Result = TypeVar("Result")
 
 
 class LiveScorer:
-    """Use `start` first and `close` last. `recover` makes the state at the log's end; it runs in a thread."""
+    """Use `start` first and `close` last.
+
+    `recover` makes the state at the log's end, `replay` has one follow the log to there; both run in threads.
+    """
 
     def __init__(
-        self, ledger: Ledger, decisions: DecisionMaker, metrics: LiveMetrics, *, recover: Callable[[], LiveState]
+        self,
+        ledger: Ledger,
+        decisions: DecisionMaker,
+        metrics: LiveMetrics,
+        *,
+        recover: Callable[[], LiveState],
+        replay: Callable[[LiveState], object] = lambda _: None,
     ) -> None:
         self.metrics = metrics
         self.live: LiveState | None = None
@@ -54,6 +63,7 @@ class LiveScorer:
         self._ledger = ledger
         self._decisions = decisions
         self._recover = recover
+        self._replay = replay
         self._lookup = LedgerLookup(ledger.database)
         self._in_flight: dict[str, tuple[Made, int]] = {}
         self._journalled: dict[str, Known] = {}
@@ -83,6 +93,15 @@ class LiveScorer:
             return None
         self.live.sequence = await asyncio.to_thread(self._ledger.last_sequence, LOCAL_WRITER)
         return self.live
+
+    async def renew(self) -> None:
+        """Go on with a state recovered from the log, from which what is past its horizon has gone.
+
+        Payments are held back only while it catches up with what came in meanwhile.
+        """
+        await self.gate.admitted()
+        fresh = await asyncio.to_thread(self._recover)
+        await _to_the_end(self._follow(fresh))
 
     def journal_replayed(self, disputed: bool) -> None:
         """The journal is in the ledger; with `disputed`, otherwise than it was decided, and the state follows the ledger."""
@@ -305,6 +324,12 @@ class LiveScorer:
             self._waiting_ids.update(recorded.waiting)
         self.metrics.labels += len(recorded.released)
         return recorded
+
+    async def _follow(self, fresh: LiveState) -> None:
+        async with self.gate.alone():
+            self._refuse_without_ledger()
+            await asyncio.to_thread(self._replay, fresh)
+            self.live = fresh
 
     def _take_labels(self, released: Sequence[ReleasedLabel]) -> None:
         for label in sorted(released, key=lambda each: each.sequence or 0):

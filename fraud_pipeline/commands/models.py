@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fraud_pipeline.domain.promotion import Challenger, Promotion
 
 models = typer.Typer(help="Registered models: list, show, promote, roll back, challenge.", no_args_is_help=True)
-models.command()(comparing.compare)
 SHOWN = ("pr_auc", "roc_auc", "recall", "net_value")
 """Metrics worth a column in the list."""
 
@@ -119,10 +118,14 @@ def rollback(
     _emit_promotion(promotion, as_json=as_json)
 
 
+models.command()(comparing.compare)
+
+
 @models.command()
 def challenge(
     version: Annotated[
-        str | None, typer.Argument(metavar="VERSION", help="A version's number, or candidate. Its gates must have passed.")
+        str | None,
+        typer.Argument(metavar="VERSION", help="A version's number, or candidate. Its gates must have passed."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="Have no challenger from now on.")] = False,
     reason: Reason = "",

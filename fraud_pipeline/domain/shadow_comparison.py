@@ -8,19 +8,19 @@ share stands for those that were. Knows nothing of where decisions are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fraud_pipeline.domain.column_events import micros
 from fraud_pipeline.domain.ranking import average_precision
 from fraud_pipeline.errors import InputError
 
 VERDICTS: Final = ("APPROVE", "REVIEW", "BLOCK")
 APPROVE, REVIEW, BLOCK = range(3)
 NO_LABEL: Final = -1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -131,7 +131,7 @@ def _outcomes(pairs: PairedDecisions, *, mature_at: datetime, control_share: flo
             remedy="Set FRAUD_CONTROL_SHARE to the share with which they were let through.",
         )
     labelled = pairs.label != NO_LABEL
-    known = labelled | ((pairs.event_time <= micros(mature_at)) & ~pairs.held)
+    known = labelled | ((pairs.event_time <= (mature_at - _EPOCH) // timedelta(microseconds=1)) & ~pairs.held)
     is_fraud = pairs.label[known] == 1
     weight = np.where(pairs.control[known], 1.0 / (control_share or 1.0), 1.0)
     return KnownOutcomes(
@@ -144,7 +144,10 @@ def _outcomes(pairs: PairedDecisions, *, mature_at: datetime, control_share: flo
 
 
 def _caught(
-    model: ModelDecisions, known: npt.NDArray[np.bool_], is_fraud: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64]
+    model: ModelDecisions,
+    known: npt.NDArray[np.bool_],
+    is_fraud: npt.NDArray[np.bool_],
+    weight: npt.NDArray[np.float64],
 ) -> Caught:
     alert = model.verdict[known] != APPROVE
     caught, frauds, alerts = (float(weight[chosen].sum()) for chosen in (alert & is_fraud, is_fraud, alert))

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -51,14 +51,16 @@ def expected_of_value(payload: Any, now: datetime) -> Expected:
     if depth(payload) > MAX_DEPTH or not isinstance(payload, dict):
         return "refuse"
     amount = payload.get("amount")
-    if isinstance(amount, Decimal) and amount * 100 != (amount * 100).to_integral_value():
+    if isinstance(amount, Decimal) and amount and (abs(amount.adjusted()) > MOST_DIGITS or _broken_cents(amount)):
         return "refuse"  # before it is made a float, which may be a nicer number
     readable = _readable(payload)
     if not _TRANSACTION.is_valid(readable):
         return "reference" if _REFERENCE.is_valid(readable) else "refuse"
     judged = _judge_time(payload["event_time"], now)
     odd = "\ue000" in json.dumps(readable, ensure_ascii=False)  # a surrogate in a field that the contract does not know
-    long = isinstance(amount, Decimal) and len(amount.as_tuple().digits) > MOST_DIGITS
+    long = isinstance(amount, Decimal) and (
+        len(amount.as_tuple().digits) > MOST_DIGITS or abs(amount.adjusted()) > MOST_DIGITS
+    )
     return "either" if judged == "accept" and (odd or long) else judged
 
 
@@ -74,6 +76,11 @@ def depth(value: Any) -> int:
             for member in (item.values() if isinstance(item, dict) else item)
         ]
     return deepest
+
+
+def _broken_cents(amount: Decimal) -> bool:
+    with localcontext(prec=10_000):
+        return amount * 100 != (amount * 100).to_integral_value()
 
 
 def _judge_time(text: str, now: datetime) -> Expected:

@@ -1,0 +1,566 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fraud_pipeline.adapters import group_commit, live_scorer
+from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.ledger_records import LedgerEntry
+from fraud_pipeline.domain.decision import Decision, decide_on
+from fraud_pipeline.domain.transaction import Label, Transaction
+from fraud_pipeline.errors import Busy, ConflictingTransaction, DependencyError, FraudError
+from fraud_pipeline.settings import Settings
+from fraud_pipeline_tests.live_rig import LiveRig, said
+from fraud_pipeline_tests.serving.home import HISTORY_END, changed, live_payments, serving_home
+
+PAYMENTS = live_payments(400)
+KNOWN_AT = HISTORY_END + timedelta(hours=3)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return serving_home(tmp_path / "home")
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "PROBE_S", 0.02)
+    monkeypatch.setattr(live_scorer, "REBUILD_RETRY_S", 0.02)
+
+
+def run(work: Callable[[], Awaitable[None]], *, within: float = 60) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work(), within)
+
+    asyncio.run(bounded())
+
+
+def label(payment: Transaction, *, is_fraud: bool = True, author: str = "ann") -> Label:
+    return Label(payment.transaction_id, is_fraud, "analyst", author, KNOWN_AT)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+both_ways = pytest.mark.parametrize("at_once", [True, False], ids=["in the loop", "by the thread"])
+both_policies = pytest.mark.parametrize("policy", ["journal", "refuse"])
+
+
+@both_ways
+def test_an_answer_is_the_stored_decision_made_from_the_state_before_it(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            for payment in PAYMENTS[:30]:
+                answer = await rig.score(payment)
+                assert rig.answer_of(payment.transaction_id) == answer
+            await rig.check()
+            assert rig.undecided == 0
+            assert rig.models.champion is not None
+            record = rig.ledger.decision("live-29")
+            assert record is not None
+            kept = Decision.from_json(record.payload, features=record.features)
+            again = decide_on(
+                kept.vector, rig.models.champion.bundle, transaction_id="live-29", event_time=kept.event_time,
+                decided_at=kept.decided_at, control_share=0.01,
+            )  # fmt: skip
+            assert replace(again, processing_time_ms=kept.processing_time_ms) == kept
+            assert (kept.degraded, kept.model_version) == ((), "1")
+            assert sum(rig.metrics.decisions.values()) == 30
+
+    run(work)
+
+
+@both_ways
+def test_a_batch_answers_in_the_order_given_and_decides_in_that_of_event_times(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            shuffled = list(PAYMENTS)
+            random.Random(3).shuffle(shuffled)
+            answers = await rig.scorer.score_many(shuffled, received_at=HISTORY_END)
+            ids = [said(answer, "transaction_id") for answer in answers if isinstance(answer, bytes)]
+            assert ids == [payment.transaction_id for payment in shuffled]
+            log = [event.transaction for event in rig.ledger.read_log()]
+            assert log == PAYMENTS
+            await rig.check()
+            again = await rig.scorer.score_many(shuffled, received_at=HISTORY_END)
+            assert again == answers
+            assert rig.metrics.repeats == len(PAYMENTS)
+
+    run(work)
+
+
+def test_a_batch_and_one_by_one_decide_alike(settings: Settings, tmp_path: Path):
+    async def work() -> None:
+        async with LiveRig(settings) as one, LiveRig(serving_home(tmp_path / "other")) as other:
+            for payment in PAYMENTS:
+                await one.score(payment)
+            await other.scorer.score_many(PAYMENTS, received_at=HISTORY_END)
+            for payment in PAYMENTS:
+                records = [rig.ledger.decision(payment.transaction_id) for rig in (one, other)]
+                made = [Decision.from_json(r.payload, features=r.features) for r in records if r is not None]
+                assert replace(made[0], processing_time_ms=0.0) == replace(made[1], processing_time_ms=0.0)
+            assert one.scorer.state.snapshot() == other.scorer.state.snapshot()
+
+    run(work)
+
+
+@both_ways
+def test_two_at_once_decide_once_and_both_get_the_same_bytes(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            answers = await asyncio.gather(*(rig.score(PAYMENTS[0]) for _ in range(20)))
+            assert len(set(answers)) == 1
+            assert await rig.score(PAYMENTS[0]) == answers[0]
+            assert rig.ledger.last_sequence() == 1
+            assert (rig.metrics.repeats, sum(rig.metrics.decisions.values())) == (20, 1)
+            twice = await rig.scorer.score_many([PAYMENTS[1], PAYMENTS[1], PAYMENTS[0]], received_at=HISTORY_END)
+            assert twice == [rig.answer_of("live-1"), rig.answer_of("live-1"), answers[0]]
+            await rig.check()
+
+    run(work)
+
+
+@both_ways
+def test_another_content_under_a_taken_id_is_refused_by_field_also_while_it_is_on_its_way(
+    settings: Settings, at_once: bool
+):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            other = replace(PAYMENTS[0], amount_minor=1, country="IT")
+            found = await asyncio.gather(rig.score(PAYMENTS[0]), rig.score(other), return_exceptions=True)
+            assert found[0] == rig.answer_of("live-0")
+            assert isinstance(found[1], ConflictingTransaction)
+            assert found[1].fields == ("amount_minor", "country")
+            with pytest.raises(ConflictingTransaction, match="live-0 is recorded with another amount_minor, country"):
+                await rig.score(other)
+            batch = await rig.scorer.score_many([PAYMENTS[1], other, *changed(PAYMENTS[1:2])], received_at=HISTORY_END)
+            assert batch[0] == rig.answer_of("live-1")
+            assert all(isinstance(each, ConflictingTransaction) for each in batch[1:])
+            assert rig.metrics.conflicts == 4
+            await rig.check()
+
+    run(work)
+
+
+def test_what_is_stored_is_told_also_while_it_is_on_its_way(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            assert await rig.scorer.stored("live-0") is None
+            scoring = asyncio.create_task(rig.score(PAYMENTS[0]))
+            await turns(1)
+            stored = await rig.scorer.stored("live-0")
+            assert stored == (PAYMENTS[0], await scoring)
+            assert await rig.scorer.stored("live-0") == stored
+
+    run(work)
+
+
+def test_a_restart_answers_alike_and_goes_on(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            first = await rig.scorer.score_many(PAYMENTS[:50], received_at=HISTORY_END)
+            await rig.scorer.record_labels([label(PAYMENTS[3])])
+            before = rig.scorer.state.snapshot()
+        assert rig.kept is not None
+        assert (rig.kept.sequence, rig.kept.state.snapshot()) == (51, before)
+        async with LiveRig(settings) as rig:
+            assert rig.scorer.state.snapshot() == before
+            assert await rig.scorer.score_many(PAYMENTS[:50], received_at=HISTORY_END) == first
+            await rig.scorer.score_many(PAYMENTS[50:100], received_at=HISTORY_END)
+            await rig.check()
+
+    run(work)
+
+
+@both_ways
+def test_labels_stand_where_they_were_recorded(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            await rig.score(PAYMENTS[0])
+            work = [rig.score(payment) for payment in PAYMENTS[1:20]]
+            recorded, *_ = await asyncio.gather(rig.scorer.record_labels([label(PAYMENTS[0])]), *work)
+            assert [each.change.change for each in recorded.released] == [1]
+            assert (await rig.scorer.record_labels([label(PAYMENTS[0])])).repeats == (label(PAYMENTS[0]),)
+            corrected = await rig.scorer.record_labels([label(PAYMENTS[0], is_fraud=False, author="bob")])
+            assert [each.change.change for each in corrected.released] == [-1]
+            assert rig.metrics.labels == 2
+            await rig.check()
+
+    run(work)
+
+
+@both_ways
+def test_a_label_before_its_payment_follows_it_at_once(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            early = await rig.scorer.record_labels([label(PAYMENTS[5]), label(PAYMENTS[7])])
+            assert early.waiting == ("live-5", "live-7")
+            answers = await asyncio.gather(*(rig.score(payment) for payment in [*PAYMENTS[:10], PAYMENTS[5]]))
+            assert answers[5] == answers[10] == rig.answer_of("live-5")
+            words = [event.transaction is not None for event in rig.ledger.read_log()]
+            assert words.count(False) == 2
+            await rig.check()
+            assert rig.ledger.waiting_labels() == 0
+
+    run(work)
+
+
+def test_labels_before_their_payments_survive_a_restart_and_a_batch(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            await rig.scorer.record_labels([label(payment) for payment in PAYMENTS[:40:10]])
+        async with LiveRig(settings) as rig:
+            answers = await rig.scorer.score_many(PAYMENTS[:40], received_at=HISTORY_END)
+            assert answers == [rig.answer_of(payment.transaction_id) for payment in PAYMENTS[:40]]
+            assert rig.ledger.waiting_labels() == 0
+            await rig.check()
+
+    run(work)
+
+
+def test_what_runs_before_the_labels_may_make_their_payments_known(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            past = replace(PAYMENTS[0], event_time=HISTORY_END - timedelta(days=2))
+            recorded = await rig.scorer.record_labels([label(past)], first=lambda: rig.ledger.adopt([past]))
+            assert [each.change.event_time for each in recorded.released] == [past.event_time]
+            await rig.score(PAYMENTS[1])
+            await rig.check()
+
+    run(work)
+
+
+def test_a_payment_recorded_without_a_decision_is_decided_once_and_not_taken_in_again(settings: Settings):
+    with Ledger.open(settings.ledger_url) as ledger:
+        ledger.append([LedgerEntry(payment, payment.event_time) for payment in PAYMENTS[:3]])
+
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            assert await rig.scorer.stored("live-1") == (PAYMENTS[1], None)
+            answers = await asyncio.gather(*(rig.score(PAYMENTS[1]) for _ in range(5)))
+            assert set(answers) == {rig.answer_of("live-1")}
+            assert rig.ledger.last_sequence() == 3
+            with pytest.raises(ConflictingTransaction):
+                await rig.score(*changed(PAYMENTS[2:3]))
+            assert said(await rig.scorer.decide_recorded(PAYMENTS[2]), "decision") in ("APPROVE", "REVIEW", "BLOCK")
+            before = rig.scorer.state.snapshot()
+            past = replace(PAYMENTS[9], customer_id="never-met", merchant_id="nor-this", device_id="nor-that")
+            await rig.scorer.decide_recorded(past)
+            assert rig.scorer.state.snapshot() == before
+
+    run(work)
+
+
+@both_ways
+def test_the_journal_carries_on_while_the_ledger_is_away(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            await rig.scorer.score_many(PAYMENTS[:20], received_at=HISTORY_END)
+            rig.take_away()
+            away = [await rig.score(payment) for payment in PAYMENTS[20:30]]
+            away += [a for a in await rig.scorer.score_many(PAYMENTS[30:40], received_at=HISTORY_END) if isinstance(a, bytes)]
+            assert [said(answer, "degraded") for answer in away] == [["ledger"]] * 20
+            assert await rig.score(PAYMENTS[25]) == away[5]
+            with pytest.raises(ConflictingTransaction):
+                await rig.score(*changed(PAYMENTS[25:26]))
+            assert await rig.scorer.stored("live-25") == (PAYMENTS[25], away[5])
+            with pytest.raises(FraudError):
+                await rig.scorer.record_labels([label(PAYMENTS[0])])
+            rig.bring_back()
+            await rig.settled()
+            assert rig.metrics.rebuilds == 0
+            assert [rig.answer_of(payment.transaction_id) for payment in PAYMENTS[20:40]] == away
+            assert await rig.score(PAYMENTS[25]) == away[5]
+            await rig.scorer.record_labels([label(PAYMENTS[25])])
+            assert said(await rig.score(PAYMENTS[40]), "degraded") == []
+            await rig.check()
+
+    run(work)
+
+
+@both_ways
+def test_refusing_leaves_nothing_and_goes_on_when_the_ledger_answers(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, policy="refuse", at_once=at_once) as rig:
+            await rig.scorer.score_many(PAYMENTS[:20], received_at=HISTORY_END)
+            rig.take_away()
+            refused = await asyncio.gather(*(rig.score(p) for p in PAYMENTS[20:30]), return_exceptions=True)
+            assert all(isinstance(each, DependencyError) for each in refused)
+            batch = await asyncio.gather(
+                rig.scorer.score_many(PAYMENTS[20:30], received_at=HISTORY_END), return_exceptions=True
+            )
+            assert isinstance(batch[0], DependencyError) or all(isinstance(e, DependencyError) for e in batch[0])
+            rig.bring_back()
+            await rig.settled()
+            answers = [await rig.score(payment) for payment in PAYMENTS[20:30]]
+            assert [said(answer, "degraded") for answer in answers] == [[]] * 10
+            assert rig.ledger.last_sequence() == 30
+            await rig.check()
+
+    run(work)
+
+
+@both_policies
+@both_ways
+def test_groups_on_their_way_when_the_ledger_goes_are_kept_or_refused_and_the_state_follows(
+    settings: Settings, policy: str, at_once: bool
+):
+    async def work() -> None:
+        async with LiveRig(settings, policy=policy, at_once=at_once) as rig:
+            tasks = [asyncio.create_task(rig.score(payment)) for payment in PAYMENTS[:50]]
+            await turns(1)
+            rig.take_away()
+            tasks += [asyncio.create_task(rig.score(payment)) for payment in PAYMENTS[50:60]]
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            rig.bring_back()
+            await rig.check()
+            for payment, outcome in zip(PAYMENTS, outcomes, strict=False):
+                record = rig.ledger.decision(payment.transaction_id)
+                if isinstance(outcome, bytes):
+                    assert record is not None
+                    assert record.payload.encode() == outcome
+                else:
+                    assert policy == "refuse"
+                    assert isinstance(outcome, DependencyError)
+                    assert record is None
+
+    run(work)
+
+
+def test_a_full_journal_refuses_and_the_state_has_what_it_kept(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings, journal_limit=5) as rig:
+            await rig.score(PAYMENTS[0])
+            rig.take_away()
+            kept = [await rig.score(payment) for payment in PAYMENTS[1:6]]
+            with pytest.raises(DependencyError, match="5 are allowed"):
+                await rig.score(PAYMENTS[6])
+            with pytest.raises(DependencyError):
+                await rig.score(PAYMENTS[7])
+            rig.bring_back()
+            await rig.check()
+            assert [rig.answer_of(payment.transaction_id) for payment in PAYMENTS[1:6]] == kept
+            assert said(await rig.score(PAYMENTS[6]), "degraded") == []
+            await rig.check()
+
+    run(work)
+
+
+def test_a_payment_that_a_label_waits_for_does_not_shut_the_journals_way(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            await rig.scorer.record_labels([label(PAYMENTS[1])])
+            rig.take_away()
+            with pytest.raises(FraudError):
+                await rig.score(PAYMENTS[1])
+            assert said(await rig.score(PAYMENTS[2]), "degraded") == ["ledger"]
+            rig.bring_back()
+            await rig.check()
+            assert said(await rig.score(PAYMENTS[1]), "degraded") == []
+            await rig.check()
+            assert rig.ledger.waiting_labels() == 0
+
+    run(work)
+
+
+def test_a_repeat_of_a_recorded_payment_during_an_outage_makes_the_state_follow_the_ledger(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            first = await rig.score(PAYMENTS[0])
+            rig.take_away()
+            assert said(await rig.score(PAYMENTS[0]), "degraded") == ["ledger"]
+            await rig.score(PAYMENTS[1])
+            rig.bring_back()
+            await rig.check()
+            assert await rig.score(PAYMENTS[0]) == first
+            assert [e.transaction for e in rig.ledger.read_log()] == PAYMENTS[:2]
+
+    run(work)
+
+
+def test_an_id_that_another_process_wrote_is_disputed_and_answered_the_next_time(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=False) as rig:
+            await rig.score(PAYMENTS[0])
+            scoring = asyncio.create_task(rig.score(PAYMENTS[1]))
+            with Ledger.open(settings.ledger_url) as another, another.database.writing():
+                await turns()
+                assert not scoring.done()
+            with pytest.raises(Busy, match="Send the payment again"):
+                await _written_before(rig, PAYMENTS[2], scoring)
+            await rig.settled()
+            assert await rig.score(PAYMENTS[2]) == rig.answer_of("live-2")
+            await rig.check()
+
+    run(work)
+
+
+async def _written_before(rig: LiveRig, payment: Transaction, before: asyncio.Task[bytes]) -> None:
+    """The payment is on its way, and another process has just written it."""
+    await before
+    find = rig.scorer._lookup.find
+    rig.scorer._lookup.find = lambda _: None  # type: ignore[method-assign]  # it looked before the other wrote
+    rig.ledger.append([LedgerEntry(payment, payment.event_time)])
+    try:
+        await rig.score(payment)
+    finally:
+        rig.scorer._lookup.find = find  # type: ignore[method-assign]
+
+
+@both_ways
+def test_a_caller_that_goes_away_leaves_its_payment_and_its_labels_whole(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            await rig.scorer.record_labels([label(PAYMENTS[3])])
+            gone = [asyncio.create_task(rig.score(payment)) for payment in PAYMENTS[:6]]
+            gone.append(asyncio.create_task(rig.scorer.score_many(PAYMENTS[6:60], received_at=HISTORY_END)))  # type: ignore[arg-type]
+            gone.append(asyncio.create_task(rig.scorer.record_labels([label(PAYMENTS[0])])))  # type: ignore[arg-type]
+            await turns(3)
+            for task in gone:
+                task.cancel()
+            outcomes = await asyncio.gather(*gone, return_exceptions=True)
+            assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+            await rig.until(lambda: not rig.scorer._in_flight)
+            await rig.scorer.record_labels([label(PAYMENTS[1])])  # stands behind whatever was begun
+            await rig.check()
+            assert rig.undecided == 0
+            answers = [await rig.score(payment) for payment in PAYMENTS[:60]]
+            assert answers == [rig.answer_of(payment.transaction_id) for payment in PAYMENTS[:60]]
+            await rig.check()
+
+    run(work)
+
+
+def test_without_a_champion_nothing_is_approved_nor_taken_in(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            await rig.score(PAYMENTS[0])
+            champion, rig.models.champion = rig.models.champion, None
+            with pytest.raises(DependencyError, match="There is no champion to decide with"):
+                await rig.score(PAYMENTS[1])
+            failed = await asyncio.gather(
+                rig.scorer.score_many(PAYMENTS[1:9], received_at=HISTORY_END), return_exceptions=True
+            )
+            assert isinstance(failed[0], DependencyError)
+            rig.models.champion = champion
+            await rig.settled()
+            assert rig.ledger.last_sequence() == 1
+            await rig.score(PAYMENTS[1])
+            await rig.check()
+
+    run(work)
+
+
+def test_a_stopping_scorer_refuses_the_new_and_finishes_the_old(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=False) as rig:
+            await rig.score(PAYMENTS[0])
+            old = [asyncio.create_task(rig.score(payment)) for payment in PAYMENTS[1:9]]
+            await turns(1)
+            labels = asyncio.create_task(rig.scorer.record_labels([label(PAYMENTS[0])]))
+            await turns(2)
+            closing = asyncio.create_task(rig.close())
+            await turns(1)
+            with pytest.raises(DependencyError, match="The service is stopping"):
+                await rig.score(PAYMENTS[9])
+            answers = await asyncio.gather(*old)
+            await closing
+            recorded = await asyncio.gather(labels, return_exceptions=True)
+            with Ledger.open(settings.ledger_url) as ledger:
+                assert [ledger.decision(f"live-{n}").payload.encode() for n in range(1, 9)] == answers  # type: ignore[union-attr]
+                places = ledger.last_sequence()
+                assert places == 9 + (not isinstance(recorded[0], BaseException))
+                assert rig.kept is not None
+                assert rig.kept.sequence == places
+                states = rig.states.base()
+                for event in ledger.read_log():
+                    if event.transaction is not None:
+                        states.state.update(event.transaction)
+                    elif event.label_change is not None:
+                        states.state.apply_label(event.label_change)
+            assert rig.kept.state.snapshot() == states.state.snapshot()
+
+    run(work)
+
+
+@both_policies
+def test_a_scorer_that_stops_without_its_ledger_keeps_no_checkpoint(settings: Settings, policy: str):
+    async def work() -> None:
+        rig = LiveRig(settings, policy=policy)
+        async with rig:
+            await rig.score(PAYMENTS[0])
+            rig.take_away()
+            await asyncio.gather(rig.score(PAYMENTS[1]), return_exceptions=True)
+            await rig.close()
+        assert rig.kept is None
+        rig.bring_back()
+
+    run(work)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mixture_leaves_the_state_of_the_log(settings: Settings, seed: int):
+    run(lambda: _mixture(settings, random.Random(seed), policy="journal", outages=False, at_once=bool(seed % 2)))
+
+
+@both_policies
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mixture_with_outages_loses_nothing_and_leaves_the_state_of_the_log(
+    settings: Settings, seed: int, policy: str
+):
+    run(lambda: _mixture(settings, random.Random(seed), policy=policy, outages=True, at_once=bool(seed % 2)))
+
+
+async def _mixture(settings: Settings, chance: random.Random, *, policy: str, outages: bool, at_once: bool) -> None:
+    """Rounds of scores, batches, repeats, conflicts and labels side by side, some callers going away."""
+    answered: dict[str, set[bytes]] = {}
+    async with LiveRig(settings, policy=policy, at_once=at_once) as rig:
+        for start in range(0, 120, 12):
+            tasks = [asyncio.create_task(_one(rig, chance, start, answered)) for _ in range(14)]
+            for _ in range(chance.randrange(4)):
+                await turns(chance.randrange(4))
+                chance.choice(tasks).cancel()
+            if outages and chance.random() < 0.5:
+                rig.take_away()
+                tasks += [asyncio.create_task(_one(rig, chance, start, answered)) for _ in range(8)]
+                await turns(chance.randrange(30))
+                if chance.random() < 0.6:
+                    await asyncio.wait(tasks)
+                rig.bring_back()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            for outcome in done:
+                assert outcome is None or isinstance(outcome, FraudError | asyncio.CancelledError), outcome
+            if chance.random() < 0.3:
+                await rig.check()
+        await rig.check()
+        for identity, answers in answered.items():
+            stored = rig.answer_of(identity)
+            assert {a for a in answers if "ledger" not in said(a, "degraded")} <= {stored}  # type: ignore[operator]
+            assert len(answers) == 1 or outages
+
+
+async def _one(rig: LiveRig, chance: random.Random, start: int, answered: dict[str, set[bytes]]) -> None:
+    payment = chance.choice(PAYMENTS[max(0, start - 12) : start + 12])
+    kind = chance.random()
+    await turns(chance.randrange(6))
+    if kind < 0.5:
+        answer = await rig.score(payment)
+        answered.setdefault(payment.transaction_id, set()).add(answer)
+    elif kind < 0.6:
+        await rig.score(*changed([payment]))
+    elif kind < 0.75:
+        batch = chance.sample(PAYMENTS[max(0, start - 12) : start + 24], 10)
+        for sent, answer in zip(batch, await rig.scorer.score_many(batch, received_at=HISTORY_END), strict=True):
+            if isinstance(answer, bytes):
+                answered.setdefault(sent.transaction_id, set()).add(answer)
+    else:
+        author = chance.choice(["ann", "bob"])
+        await rig.scorer.record_labels([label(payment, is_fraud=chance.random() < 0.7, author=author)])
