@@ -24,7 +24,8 @@ from fraud_pipeline.domain.promotion import Promotion
 from fraud_pipeline_tests.service_process import service_running
 
 CONNECTIONS: Final = 16
-WARM_S: Final = 3.0
+WARM_S: Final = 8.0
+"""A service that has just started still stalls for tenths of a second now and then, promotions or not."""
 
 
 def main() -> None:

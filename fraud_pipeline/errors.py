@@ -109,6 +109,7 @@ class ConflictingTransaction(FraudError):
     """The id is taken by a payment with other content; `fields` are those that differ."""
 
     def __init__(self, transaction_id: str, fields: tuple[str, ...]) -> None:
+        fields = tuple("amount" if name == "amount_minor" else name for name in fields)  # as the sender knows it
         super().__init__(
             f"Transaction {transaction_id} is recorded with another {', '.join(fields)}.",
             remedy="Send a repeat unchanged, or another payment under an id of its own.",

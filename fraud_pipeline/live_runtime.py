@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -33,7 +34,7 @@ from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
 from fraud_pipeline.adapters.shadow import ShadowScorer
 from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.adapters.tick_commit import TickCommit
-from fraud_pipeline.domain.feature_state import warm
+from fraud_pipeline.domain.feature_batch import warm
 from fraud_pipeline.domain.transaction import Label
 from fraud_pipeline.errors import DependencyError, FraudError
 from fraud_pipeline.settings import Settings
@@ -74,6 +75,7 @@ class LiveRuntime:
         self._journal: LocalJournal | None = None
         self._states: LiveStateStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._opening: asyncio.Future[None] | None = None
         self._drift: DriftResults | None = None
         self._checkpointed = 0
         self._fed_until: datetime | None = None
@@ -91,6 +93,10 @@ class LiveRuntime:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._opening is not None:
+            await asyncio.gather(
+                self._opening, return_exceptions=True
+            )  # a thread goes on: what it opens is closed below
         if self.scorer is not None:
             live = await self.scorer.close()
             if live is not None and self._states is not None and live.sequence > self._checkpointed:
@@ -152,15 +158,19 @@ class LiveRuntime:
     async def _come_up(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._open)
+                self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+                await asyncio.shield(self._opening)
                 await self._start_scorer()
                 break
-            except FraudError as err:
-                if str(err) != self.problem:
-                    log.warning("the service cannot start yet: %s", err)
-                self.problem = str(err)
+            except Exception as err:  # whatever it is, it is told, and what caused it may pass
+                reason = str(err) if isinstance(err, FraudError) else f"{type(err).__name__}: {err}"
+                if reason != self.problem:
+                    log.warning("the service cannot start yet: %s", reason, exc_info=not isinstance(err, FraudError))
+                self.problem = reason
                 await asyncio.to_thread(self._close)
             await asyncio.sleep(RETRY_S)
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through all of it again and again would hold payments up for 0.1 s
         self.problem = ""
         log.info("the service decides; its state stands at place %d of the log", self._checkpointed)
         self._tasks.append(asyncio.create_task(self._feed_labels()))
@@ -175,7 +185,7 @@ class LiveRuntime:
         warm()
         path = settings.home / "journal.db"
         self._journal = LocalJournal(path, limit=settings.journal_limit)
-        if entries := self._journal.first(settings.journal_limit):
+        if entries := self._journal.first(len(self._journal)):
             self.ledger.append([entry for _, entry in entries])
             self._journal.remove_through(entries[-1][0])
             log.warning("%d decisions that an earlier process left in the journal are in the ledger now", len(entries))

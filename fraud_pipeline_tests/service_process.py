@@ -69,9 +69,10 @@ def start_service(
     service: str = FRAUD_SERVICE,
     environment: Mapping[str, str] | None = None,
     port: int | None = None,
+    folder: Path = ROOT,
     deadline_s: float = START_S,
 ) -> ServiceProcess:
-    """Start `bentoml serve` and wait until `/readyz` says 200.
+    """Start `bentoml serve` in a folder and wait until `/readyz` says 200.
 
     `environment` is added to this process's. Raises TimeoutError or ChildProcessError with the end of the log.
     """
@@ -87,12 +88,10 @@ def start_service(
                 "127.0.0.1",
                 "--port",
                 str(port),
-                "--working-dir",
-                str(ROOT),
             ],
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, **own, **(environment or {})},
             start_new_session=True,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "fraud_pipeline"
+PACKAGES = (ROOT / "fraud_pipeline", ROOT / "serving")
 TRAINING = (
     "dagster",
     "mlflow",
@@ -51,6 +51,7 @@ def loaded_by(statement: str, packages: tuple[str, ...]) -> set[str]:
             "import fraud_pipeline.cli",
             (*TRAINING, "numba", "numpy", "pyarrow", "pydantic", "pydantic_settings", "sqlalchemy", "onnxruntime"),
         ),
+        ("import serving.service", (*TRAINING, "alembic")),
         ("import fraud_pipeline.settings", (*TRAINING, "numba", "numpy", "pyarrow", "sqlalchemy")),
     ],
 )
@@ -59,7 +60,7 @@ def test_what_an_import_does_not_load(statement: str, forbidden: tuple[str, ...]
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for package in PACKAGES for path in package.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
 
@@ -86,6 +87,7 @@ ENTRY_POINTS = (
     "fraud_pipeline.pipeline_run",
     "fraud_pipeline.policies",
     "fraud_pipeline.dagster_home",
+    "serving",
 )
 MAY_NOT_IMPORT = {
     "fraud_pipeline.domain": ("fraud_pipeline.adapters", "fraud_pipeline.settings", *ENTRY_POINTS),
@@ -93,6 +95,8 @@ MAY_NOT_IMPORT = {
     "fraud_pipeline.defs": ("fraud_pipeline.commands", "fraud_pipeline.cli"),
     "fraud_pipeline.commands": ("fraud_pipeline.defs", "fraud_pipeline.definitions", "fraud_pipeline.cli"),
     "fraud_pipeline.errors": ("fraud_pipeline",),
+    "fraud_pipeline": ("serving",),
+    "serving": tuple(entry for entry in ENTRY_POINTS if entry != "serving"),
 }
 
 

@@ -24,6 +24,9 @@ from serving.routes import ROUTES
 Handler = Callable[[Request], Awaitable[Response]]
 BENTOML_ROUTES: Final = ("livez", "readyz", "metrics")
 """Answered by BentoML itself, with what the service tells it."""
+BATCHES: Final = frozenset({"score_batch", "labels"})
+BATCH_PATIENCE: Final = 6
+"""A batch of thousands may take so many times as long as one payment before it is given up."""
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +43,12 @@ def build_app(runtime: LiveRuntime) -> Starlette:
 
     handlers: dict[str, Handler] = {**scoring.HANDLERS, **information.HANDLERS, "openapi": _openapi}
     routes = [
-        Route(route.path, _timed(handlers[route.name]), methods=[route.method], name=route.name)
+        Route(
+            route.path,
+            _timed(handlers[route.name], BATCH_PATIENCE if route.name in BATCHES else 1),
+            methods=[route.method],
+            name=route.name,
+        )
         for route in sorted(ROUTES, key=lambda each: each.name != "score")  # the busiest first
         if route.name in handlers
     ]
@@ -54,13 +62,13 @@ def build_app(runtime: LiveRuntime) -> Starlette:
     return app
 
 
-def _timed(handler: Handler) -> Handler:
+def _timed(handler: Handler, patience: float) -> Handler:
     """The handler with the time limit, its errors as problems."""
 
     async def answer(request: Request) -> Response:
         runtime: LiveRuntime = request.app.state.runtime
         try:
-            async with asyncio.timeout(runtime.settings.request_timeout_s):
+            async with asyncio.timeout(runtime.settings.request_timeout_s * patience):
                 return await handler(request)
         except Exception as err:  # noqa: BLE001  # the boundary: every error has an answer
             return await _problem(request, err)
@@ -75,5 +83,6 @@ async def _problem(request: Request, err: Exception) -> Response:
     return problem_response(problem)
 
 
-async def _openapi(_: Request) -> Response:
-    return json_response(openapi_document())
+async def _openapi(request: Request) -> Response:
+    runtime: LiveRuntime = request.app.state.runtime
+    return json_response(openapi_document(currency=runtime.settings.currency))

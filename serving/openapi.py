@@ -49,7 +49,6 @@ byte; the same id with other content is 409.
 object are refused, and so is nesting of more than 16 levels.
 """
 PROBLEMS: Final[Mapping[int, str]] = {
-    400: "The body is not JSON, or names a field twice.",
     401: "No key, or one that is not valid.",
     403: "The key lacks the scope.",
     404: "There is no such thing.",
@@ -57,7 +56,7 @@ PROBLEMS: Final[Mapping[int, str]] = {
     409: "The id is taken by a transaction with other content; the fields are named.",
     413: "The body or the batch is too large.",
     415: "The body is not JSON, or its Content-Encoding is another than gzip.",
-    422: "Broken rules; every field is named.",
+    422: "Broken rules, or no strict JSON; every field is named.",
     429: "Too many requests for this key.",
     500: "An error of the service.",
     503: "Not now: a dependency is away, no model is loaded, or the request took too long.",
@@ -144,7 +143,7 @@ def _statuses(route: RouteSpec, operation: Operation) -> Iterable[int]:
     if route.scope:
         found |= {401, 403, 429}
     if operation.body:
-        found |= {400, 413, 415, 422}
+        found |= {413, 415, 422}
     return sorted(found)
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: read within their limit, unpacked, and parsed strictly. Knows JSON and HTTP, and no field of ours.
+"""Request bodies: read within their limit, unpacked, and parsed strictly. Knows JSON and HTTP, and no field but `amount`.
 
 orjson refuses NaN, Infinity, lone surrogates and broken UTF-8. It takes the last of two equal keys, and the nearest double
 of a number with too many digits: where a body might hold either, a slower parser looks at it.
@@ -7,6 +7,7 @@ of a number with too many digits: where a body might hold either, a slower parse
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from decimal import Decimal
@@ -20,12 +21,12 @@ from serving.problems import URN, Problem
 JSON_TYPE: Final = "application/json"
 MAX_DEPTH: Final = 16
 """Ours have three levels."""
-_LONG_AMOUNT: Final = re.compile(rb'"amount"\s*:\s*-?[0-9.eE+-]{14,}')
-"""More characters than an amount needs: perhaps more digits than a double holds."""
+_LONG_AMOUNT: Final = re.compile(rb'"amount"\s*:\s*-?(?:[0-9.]{14,}|[0-9.]*[eE])')
+"""More digits than an amount needs, perhaps more than a double holds; or an exponent, which may make it too small for one."""
 
 
 async def json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
-    """The body as an object. Problem 400, 413 or 415 where it is not one."""
+    """The body as an object. Problem 413, 415 or 422 where it is not one."""
     _check_type(request)
     body = await _read(request, max_bytes)
     encoding = request.headers.get("content-encoding", "identity").lower()
@@ -41,11 +42,11 @@ async def json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """The object that a body holds. Problem 400 for what is not strict JSON, or no object."""
+    """The object that a body holds. Problem 422 for what is not strict JSON, or no object."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as err:
-        raise _malformed(f"The body is not JSON: {err.msg} at character {err.pos}.") from err
+        raise _not_json(body, err) from err
     if not isinstance(value, dict):
         raise _malformed("The body must be a JSON object.")
     keys, depth = _keys_and_depth(value)
@@ -55,6 +56,41 @@ def parsed(body: bytes) -> dict[str, Any]:
     if body.count(b'":') != keys or _LONG_AMOUNT.search(body):
         return _looked_at_closely(body)
     return value
+
+
+def _not_json(body: bytes, err: orjson.JSONDecodeError) -> Problem:
+    """What is wrong, field by field where a lenient parser can still tell: NaN, Infinity, lone surrogates."""
+    broken: list[dict[str, str]] = []
+    try:
+        lenient = json.loads(body, parse_int=_whole)
+    except (ValueError, RecursionError):
+        lenient = None
+    level: list[tuple[str, Any]] = [("", lenient)]
+    while level:
+        name, value = level.pop()
+        if isinstance(value, dict):
+            level += [(f"{name}.{key}" if name else key, member) for key, member in value.items()]
+        elif isinstance(value, list):
+            level += [(f"{name}[{place}]", member) for place, member in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            broken.append(_broken(name, value, "must be a finite number"))
+        elif isinstance(value, str) and not _is_unicode(value):
+            broken.append(_broken(name, value, "must not hold a lone surrogate"))
+    return _malformed(
+        f"The body is not JSON: {err.msg} at character {err.pos}.", sorted(broken, key=lambda b: b["field"])
+    )
+
+
+def _broken(name: str, value: object, reason: str) -> dict[str, str]:
+    return {"field": ascii(name)[1:-1][:80], "value": ascii(value)[:80], "reason": reason}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_type(request: Request) -> None:
@@ -107,7 +143,8 @@ def _looked_at_closely(body: bytes) -> dict[str, Any]:
         if len(made) != len(pairs):
             seen: set[str] = set()
             twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise _malformed(f"The key {ascii(twice)[:80]} is given twice.")
+            reason = "is given twice"
+            raise _malformed(f"The key {ascii(twice)[:80]} {reason}.", [_broken(twice, made[twice], reason)])
         return made
 
     value: dict[str, Any] = json.loads(body, object_pairs_hook=unique, parse_float=Decimal, parse_int=_whole)
@@ -137,8 +174,9 @@ def _keys_and_depth(value: dict[str, Any]) -> tuple[int, int]:
     return keys, depth
 
 
-def _malformed(detail: str) -> Problem:
-    return Problem(400, detail=detail, type=URN + "malformed-body")
+def _malformed(detail: str, broken: list[dict[str, str]] | None = None) -> Problem:
+    errors = broken or [{"field": "", "value": "", "reason": "must be a JSON object, in UTF-8"}]
+    return Problem(422, detail=detail, type=URN + "malformed-body", extra={"errors": errors})
 
 
 def _too_large(max_bytes: int) -> Problem:

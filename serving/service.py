@@ -13,7 +13,7 @@ import bentoml
 from fraud_pipeline import telemetry
 from fraud_pipeline.live_runtime import LiveRuntime
 from fraud_pipeline.settings import load_settings
-from serving.app import build_app
+from serving.app import BATCH_PATIENCE, build_app
 from serving.metrics import exposition
 from serving.security import SecurityMiddleware
 
@@ -26,7 +26,7 @@ runtime = LiveRuntime(settings)  # opens nothing yet
     name="fraud_scoring_service",
     workers=1,
     # The handlers have a shorter limit of their own, and answer it as a problem.
-    traffic={"timeout": settings.request_timeout_s + 5},
+    traffic={"timeout": settings.request_timeout_s * BATCH_PATIENCE + 5},
     logging={"access": {"enabled": False}},
     http={"port": settings.rest_port, "host": settings.rest_host},
 )

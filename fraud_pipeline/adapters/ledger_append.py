@@ -9,16 +9,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from fraud_pipeline.adapters.ledger_decisions import ALERTING
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
-from fraud_pipeline.adapters.ledger_schema import alerts, decisions, transactions, writers
+from fraud_pipeline.adapters.ledger_schema import writers
 
 Row = tuple[Any, ...]
 Moment = Callable[[datetime], Any]
+SQLITE_ROWS: Final = (256, 32, 4, 1)
+"""The driver lets other threads run at each statement and must then wait for its turn again: few statements for many rows."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -28,9 +32,9 @@ class AppendStatements:
 
     take_sequences: str
     begin_writer: str
-    insert_transaction: str
-    insert_decision: str
-    insert_alert: str
+    mark: str
+    many_rows: tuple[int, ...]
+    """How many rows one INSERT takes, the most first."""
     moment: Moment
 
     @classmethod
@@ -40,12 +44,25 @@ class AppendStatements:
         return cls(
             take_sequences=f"UPDATE {writers.name} SET last_sequence = last_sequence + {mark} "  # our own names
             f"WHERE writer = {mark} RETURNING last_sequence",
-            begin_writer=_insert(writers, mark),
-            insert_transaction=_insert(transactions, mark),
-            insert_decision=_insert(decisions, mark),
-            insert_alert=_insert(alerts, mark),
+            begin_writer=_insert(writers.name, len(writers.c), mark, 1),
+            mark=mark,
+            many_rows=SQLITE_ROWS if dialect == "sqlite" else (),
             moment=microseconds if dialect == "sqlite" else _as_it_is,
         )
+
+    def insert(self, cursor: Any, table: sa.Table, rows: Sequence[Row]) -> None:
+        """Insert rows of all columns in their order."""
+        name, width = table.name, len(table.c)
+        if not self.many_rows:
+            cursor.executemany(_insert(name, width, self.mark, 1), rows)  # psycopg sends them in one go
+            return
+        start = 0
+        for size in self.many_rows:
+            while len(rows) - start >= size:
+                cursor.execute(
+                    _insert(name, width, self.mark, size), list(chain.from_iterable(rows[start : start + size]))
+                )
+                start += size
 
     def transaction_row(self, entry: LedgerEntry, writer: str, sequence: int) -> Row:
         t = entry.transaction
@@ -77,9 +94,11 @@ def microseconds(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def _insert(table: sa.Table, mark: str) -> str:
-    """An INSERT of all columns in their order."""
-    return f"INSERT INTO {table.name} VALUES ({', '.join([mark] * len(table.c))})"  # our own table's name
+@cache
+def _insert(table: str, columns: int, mark: str, rows: int) -> str:
+    """An INSERT of so many whole rows."""
+    row = f"({', '.join([mark] * columns)})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"  # our own table's name
 
 
 def _as_it_is(moment: datetime) -> datetime:

@@ -17,6 +17,7 @@ from fraud_pipeline.adapters.ledger_append import AppendStatements
 from fraud_pipeline.adapters.ledger_connection import DriverConnection
 from fraud_pipeline.adapters.ledger_database import MIGRATION_LOCK, LedgerDatabase
 from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, LedgerEntry
+from fraud_pipeline.adapters.ledger_schema import alerts, decisions, transactions
 from fraud_pipeline.errors import Busy, DependencyError
 
 WRITER_LOCK: Final = MIGRATION_LOCK + 2
@@ -86,12 +87,12 @@ class LedgerWriter:
                 last = self._take_sequences(cursor, len(entries))
                 first = last - len(entries) + 1
                 rows = [sql.transaction_row(entry, writer, place) for place, entry in enumerate(entries, start=first)]
-                cursor.executemany(sql.insert_transaction, rows)
+                sql.insert(cursor, transactions, rows)
                 made = [entry.decision for entry in entries if entry.decision is not None]
                 if made:
-                    cursor.executemany(sql.insert_decision, [sql.decision_row(record) for record in made])
-                if alerts := sql.alert_rows(made):
-                    cursor.executemany(sql.insert_alert, alerts)
+                    sql.insert(cursor, decisions, [sql.decision_row(record) for record in made])
+                if alerting := sql.alert_rows(made):
+                    sql.insert(cursor, alerts, alerting)
         except connection.driver.IntegrityError as err:
             raise LedgerIdsTaken(str(err)) from err
         return first

@@ -18,6 +18,7 @@ from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.model_slot import ModelSlot
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.decision import Decision, decide_many, decide_on
+from fraud_pipeline.domain.feature_batch import read_update_many
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import DependencyError
@@ -87,16 +88,27 @@ class DecisionMaker:
         self._now = now
         self._shadow = shadow
 
+    def require_model(self) -> None:
+        """DependencyError where there is nothing to decide with."""
+        self._bundle_of("")
+
     def one(
-        self, state: FeatureState, transaction: Transaction, received_at: datetime, *, degraded: tuple[str, ...]
+        self,
+        state: FeatureState,
+        transaction: Transaction,
+        received_at: datetime,
+        *,
+        degraded: tuple[str, ...],
+        take_in: bool = True,
     ) -> Made:
-        """Decide a payment and take it into the state. An error leaves the state as it was."""
+        """Decide a payment and, unless the caller does, take it into the state. An error leaves the state as it was."""
         started = time.perf_counter()
         bundle = self._bundle(transaction)
         computed = state.read(transaction)
         read_at = time.perf_counter()
         decision = self._decide(bundle, transaction, computed, degraded)
-        state.update(transaction)
+        if take_in:
+            state.update(transaction)
         return self._made([transaction], [computed], [decision], received_at, started, read_at)
 
     def many(
@@ -109,7 +121,7 @@ class DecisionMaker:
     ) -> Made:
         """Decide payments, taking each into the state before the next is read. An error leaves the state beyond use."""
         started = time.perf_counter()
-        rows = [state.read_update(transaction) for transaction in transactions]
+        rows = read_update_many(state, transactions)
         read_at = time.perf_counter()
         decisions = self._decide_rows(rows, transactions, degraded)
         return self._made(transactions, rows, decisions, received_at, started, read_at)
@@ -128,7 +140,7 @@ class DecisionMaker:
         )  # fmt: skip
 
     def _decide_rows(
-        self, rows: Sequence[Computed], transactions: Sequence[Transaction], degraded: tuple[str, ...]
+        self, rows: Computed, transactions: Sequence[Transaction], degraded: tuple[str, ...]
     ) -> list[Decision]:
         """By model: the challenger may have its share of the customers."""
         places: dict[int, tuple[ModelBundle, list[int]]] = {}
@@ -138,14 +150,14 @@ class DecisionMaker:
         found: dict[int, Decision] = {}
         for bundle, chosen in places.values():
             made = decide_many(
-                np.stack([rows[place] for place in chosen]), bundle, [transactions[place] for place in chosen],
+                rows[chosen], bundle, [transactions[place] for place in chosen],
                 decided_at=self._now(), control_share=self._control_share, degraded=degraded,
             )  # fmt: skip
             found.update(zip(chosen, made, strict=True))
         return [found[place] for place in range(len(transactions))]
 
     def _made(
-        self, transactions: list[Transaction], rows: Sequence[Computed], decisions: list[Decision],
+        self, transactions: list[Transaction], rows: Computed | Sequence[Computed], decisions: list[Decision],
         received_at: datetime, started: float, read_at: float,
     ) -> Made:  # fmt: skip
         metrics, count, decided = self._metrics, len(transactions), time.perf_counter()
@@ -161,7 +173,10 @@ class DecisionMaker:
         return Made(transactions, decisions, answers, received_at, asyncio.get_running_loop().create_future())
 
     def _bundle(self, transaction: Transaction) -> ModelBundle:
-        bundle = self._models.bundle_for(transaction.customer_id)
+        return self._bundle_of(transaction.customer_id)
+
+    def _bundle_of(self, customer_id: str) -> ModelBundle:
+        bundle = self._models.bundle_for(customer_id)
         if bundle is None:
             raise DependencyError("There is no champion to decide with.", remedy="Train and promote one: `fraud run`.")
         return bundle

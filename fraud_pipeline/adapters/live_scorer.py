@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -69,6 +70,8 @@ class LiveScorer:
         self._journalled: dict[str, Known] = {}
         self._waiting_ids: set[str] = set()
         self._rebuilding: asyncio.Task[None] | None = None
+        self._replayed = asyncio.Event()
+        self._doubtful = False
 
     # Life
 
@@ -76,7 +79,12 @@ class LiveScorer:
         """Recover the state and let payments in. `commits` is to call `journal_replayed` in this loop."""
         self.commits = commits
         commits.start()
-        await self._load()
+        try:
+            await self._load()
+        except BaseException:
+            await asyncio.to_thread(commits.close)
+            self._lookup.close()
+            raise
         self.gate.reopen()
 
     async def close(self) -> LiveState | None:
@@ -89,9 +97,13 @@ class LiveScorer:
         if self.commits is not None:
             await asyncio.to_thread(self.commits.close)
         self._lookup.close()
-        if self.live is None or self._journalled or rebuilding is not None:
+        if self.live is None or self._journalled or self._doubtful or rebuilding is not None:
             return None
-        self.live.sequence = await asyncio.to_thread(self._ledger.last_sequence, LOCAL_WRITER)
+        try:
+            self.live.sequence = await asyncio.to_thread(self._ledger.last_sequence, LOCAL_WRITER)
+        except FraudError as err:
+            log.warning("where the log ends is not known: %s", err.message)
+            return None
         return self.live
 
     async def renew(self) -> None:
@@ -106,7 +118,8 @@ class LiveScorer:
     def journal_replayed(self, disputed: bool) -> None:
         """The journal is in the ledger; with `disputed`, otherwise than it was decided, and the state follows the ledger."""
         self._journalled.clear()
-        if disputed:
+        self._replayed.set()
+        if disputed or self._doubtful:
             self._rebuild("The ledger and the journal disagree; the state is being built anew.")
 
     # Payments
@@ -177,7 +190,7 @@ class LiveScorer:
     async def record_labels(
         self, labels: Sequence[Label], *, first: Callable[[], object] = lambda: None
     ) -> RecordedLabels:
-        """Record labels and take their changes in where they stand in the log. `first` runs before, in the same thread."""
+        """Record labels and take their changes in where they stand in the log. `first` runs before, in a thread."""
         await self.gate.admitted()
         return await _to_the_end(self._record_alone(labels, first))
 
@@ -250,6 +263,7 @@ class LiveScorer:
             return err
 
     def _decide_chunk(self, transactions: list[Transaction], received_at: datetime) -> Made:
+        self._decisions.require_model()
         try:
             made = self._decisions.many(self.state, transactions, received_at, degraded=self._degraded())
         except BaseException:
@@ -284,6 +298,8 @@ class LiveScorer:
             self._rebuild("The ledger is away; the state is built anew when it answers.")
         elif outcome.disputed:
             self._rebuild("An id was taken meanwhile; the state is being built anew.")
+        elif not journalled:
+            self._resolve_doubt()
         self.gate.left(count)
         made.outcome.set_result(outcome)
 
@@ -300,28 +316,31 @@ class LiveScorer:
         async with self.gate.alone():
             self._refuse_without_ledger()
             known = self._known(transaction.transaction_id)
-            if known is not None:  # somebody else's request was quicker
-                return await self._answer_again(transaction, known)
-            made = self._decisions.one(self.state, transaction, received_at, degraded=())
-            try:
-                appended = await asyncio.to_thread(self._ledger.append, made.entries())
-            except BaseException:
-                self._rebuild("The ledger is away; the state is built anew when it answers.")
-                raise
-            self._waiting_ids.discard(transaction.transaction_id)
-            self._take_labels(appended.released)
-        return made.answers[0]
+            if known is None:
+                made = self._decisions.one(self.state, transaction, received_at, degraded=(), take_in=False)
+                with self._fate_known():
+                    appended = await asyncio.to_thread(self._ledger.append, made.entries())
+                if not appended.recorded:
+                    self._rebuild("An id was taken meanwhile; the state is being built anew.")
+                    raise Busy(
+                        "The id was taken meanwhile.", remedy="Send the payment again: it gets the stored answer."
+                    )
+                self.state.update(transaction)
+                self._waiting_ids.discard(transaction.transaction_id)
+                self._take_labels(appended.released)
+                self._resolve_doubt()
+                return made.answers[0]
+        return await self._answer_again(transaction, known)  # somebody else's request was quicker
 
     async def _record_alone(self, labels: Sequence[Label], first: Callable[[], object]) -> RecordedLabels:
-        def record() -> RecordedLabels:
-            first()
-            return self._ledger.record_labels(labels)
-
+        await asyncio.to_thread(first)  # it may read for long, and holds nobody up
         async with self.gate.alone():
             self._refuse_without_ledger()
-            recorded = await asyncio.to_thread(record)
+            with self._fate_known():
+                recorded = await asyncio.to_thread(self._ledger.record_labels, labels)
             self._take_labels(recorded.released)
             self._waiting_ids.update(recorded.waiting)
+            self._resolve_doubt()
         self.metrics.labels += len(recorded.released)
         return recorded
 
@@ -330,6 +349,7 @@ class LiveScorer:
             self._refuse_without_ledger()
             await asyncio.to_thread(self._replay, fresh)
             self.live = fresh
+            self._doubtful = False
 
     def _take_labels(self, released: Sequence[ReleasedLabel]) -> None:
         for label in sorted(released, key=lambda each: each.sequence or 0):
@@ -339,6 +359,20 @@ class LiveScorer:
     def _refuse_without_ledger(self) -> None:
         if self._journalled:
             raise DependencyError("The ledger is away, and labels need it.", remedy="Try again when it is back.")
+
+    @contextmanager
+    def _fate_known(self) -> Iterator[None]:
+        """Where a write fails, whether it is in the log: a file's is not; a server may have committed before it was lost."""
+        try:
+            yield
+        except BaseException:
+            self._doubtful = self._doubtful or not self._ledger.database.is_sqlite
+            raise
+
+    def _resolve_doubt(self) -> None:
+        """The ledger answers: if a write's fate is unknown, the state follows the log."""
+        if self._doubtful:
+            self._rebuild("A write may have reached the ledger; the state is being built anew.")
 
     def _rebuild(self, problem: str) -> None:
         """Shut the gate and build the state anew from the log, as soon as that answers."""
@@ -350,6 +384,9 @@ class LiveScorer:
 
     async def _build_anew(self) -> None:
         await self.gate.drained()
+        while self._journalled:  # the log is whole only with them
+            self._replayed.clear()
+            await self._replayed.wait()
         while True:
             try:
                 await self._load()
@@ -361,6 +398,7 @@ class LiveScorer:
         self.gate.reopen()
 
     async def _load(self) -> None:
+        self._doubtful = False
         self.live = await asyncio.to_thread(self._recover)
         self._waiting_ids = await asyncio.to_thread(self._ledger.waiting_ids)
 

@@ -118,8 +118,10 @@ class ModelSlot:
             return False
         try:
             bundle = self._prepared(promotion.version, promotion.fingerprint)
-        except (FraudError, OSError) as err:
-            self.refused = self._refusal("champion", self.refused, promotion.version, promotion.fingerprint, str(err))
+        except Exception as err:  # noqa: BLE001 whatever it is, the old one goes on, and the reason is told
+            self.refused = self._refusal(
+                "champion", self.refused, promotion.version, promotion.fingerprint, _reason(err)
+            )
             return False
         self._swap(ServedModel(bundle, promotion, self._now()))
         return True
@@ -141,10 +143,10 @@ class ModelSlot:
             return
         try:
             bundle = self._prepared(version, fingerprint)
-        except (FraudError, OSError) as err:
+        except Exception as err:  # noqa: BLE001 whatever it is, the old one goes on, and the reason is told
             self.challenger = None  # who was replaced does not challenge any more
             self.refused_challenger = self._refusal(
-                "challenger", self.refused_challenger, version, fingerprint, str(err)
+                "challenger", self.refused_challenger, version, fingerprint, _reason(err)
             )
             return
         self.challenger, self.refused_challenger = ServedChallenger(bundle, appointment, self._now()), None
@@ -201,6 +203,10 @@ class ModelSlot:
         if before is None or before.version != version:
             log.error("version %s is refused as %s, the old one goes on: %s", version, role, reason)
         return RefusedModel(version, fingerprint, reason)
+
+
+def _reason(err: Exception) -> str:
+    return str(err) if isinstance(err, FraudError) else f"{type(err).__name__}: {err}"
 
 
 def _was_refused(refused: RefusedModel | None, fingerprint: str) -> bool:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from fraud_pipeline.adapters.group_commit import Group, GroupCommit, Outcome
-from fraud_pipeline.adapters.ledger_writer import LedgerIdsTaken, LedgerWriter
-from fraud_pipeline.errors import FraudError
+from fraud_pipeline.adapters.ledger_writer import LedgerWriter
 
-MAX_ROWS: Final = 400
-"""More in one turn, and the loop would stand still for over 5 ms: those are the thread's."""
+MAX_ROWS: Final = 64
+"""A turn with more is a batch's: those are the thread's, which commits them while the next are decided."""
 
 
 class TickCommit:
@@ -71,7 +70,7 @@ class TickCommit:
             return
         try:
             self._writer.append_at_once(entries)
-        except (LedgerIdsTaken, FraudError):
+        except Exception:  # noqa: BLE001 whatever it is, the thread meets it too, and every group must be answered
             self._hand_over(groups)
             return
         outcome = Outcome()

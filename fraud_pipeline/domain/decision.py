@@ -176,9 +176,7 @@ def decide_many(
     started = clock()
     if not transactions:
         return []
-    vectors = np.stack(
-        [bundle.inputs.vector(row, payment) for row, payment in zip(computed, transactions, strict=True)]
-    )
+    vectors = bundle.inputs.vectors(computed, transactions)
     scores = bundle.score(vectors)
     shared = (clock() - started) // len(transactions)
     return [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fraud_pipeline.domain import feature_state
 from fraud_pipeline.domain.feature_columns import EventColumns, LabelColumns
 from fraud_pipeline.domain.feature_kernels import (
     apply_event,
@@ -33,6 +35,7 @@ from fraud_pipeline.domain.feature_layout import (
 from fraud_pipeline.domain.feature_lists import borrowed, entry_point, unowned
 from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.domain.feature_state import FeatureState
+from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import StateError
 
 FAR, NEAR = 16, 6
@@ -41,6 +44,9 @@ WORDS_PER_EVENT = 16
 """What a history takes of the heap, generously: untouched pages cost nothing, growing copies everything."""
 _CHUNK = 65_536
 """Rows between two reports of progress."""
+
+
+_NO_LABELS, _NO_POSITIONS = np.zeros(0, LABEL), np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,20 @@ def compute_features(
     return FeatureMatrix(out, state)
 
 
+def read_update_many(state: FeatureState, transactions: Sequence[Transaction]) -> npt.NDArray[np.float32]:
+    """`FeatureState.read_update` of each in this order, in one call of the kernels: [n, len(FEATURES)]."""
+    events = np.empty(len(transactions), EVENT)
+    for place, transaction in enumerate(transactions):
+        state.write_event(transaction, events, place)
+    out = np.empty((len(transactions), len(FEATURES)), np.float32)
+    row = 0
+    while row < len(transactions):
+        row, _ = _run(state.arrays, events, _NO_LABELS, _NO_POSITIONS, out, row, 0, len(transactions))
+        if row < len(transactions):
+            state.make_room()
+    return out
+
+
 def _before(positions: npt.NDArray[np.int64], row: int) -> int:
     return int(np.searchsorted(positions, row, side="right"))
 
@@ -143,3 +163,10 @@ def _label_rows(columns: LabelColumns, state: FeatureState) -> npt.NDArray[Any]:
     rows["country"] = state.entity_slots(COUNTRY, columns.country)
     rows["channel"] = state.entity_slots(CHANNEL, columns.channel)
     return rows
+
+
+def warm() -> None:
+    """Compile (or load) all feature kernels with one made-up event."""
+    feature_state.warm()
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    read_update_many(FeatureState.empty(), [Transaction("warm", moment, "warm", "warm", 100)])

@@ -10,7 +10,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -141,13 +141,13 @@ class FeatureState:
     def read(self, transaction: Transaction) -> Vector:
         """The features [len(FEATURES)] of the transaction, from what came before it. Changes nothing that counts."""
         out = np.empty(len(FEATURES), np.float32)
-        self._fill(transaction)
+        self.write_event(transaction, self._event, 0)
         _read_first(self.arrays, self._event, out)
         return out
 
     def update(self, transaction: Transaction) -> None:
         """Take the transaction in."""
-        self._fill(transaction)
+        self.write_event(transaction, self._event, 0)
         self._apply()
 
     def read_update(self, transaction: Transaction) -> Vector:
@@ -249,12 +249,13 @@ class FeatureState:
         while not _apply_first(self.arrays, self._event):
             self.make_room()
 
-    def _fill(self, transaction: Transaction) -> None:
+    def write_event(self, transaction: Transaction, events: npt.NDArray[Any], place: int) -> None:
+        """Write the transaction as the kernels see it into row `place` of an array of EVENT."""
         latitude, longitude = transaction.latitude, transaction.longitude
         country, device = transaction.country, transaction.device_id
         _EVENT_ROW.pack_into(
-            self._event,
-            0,
+            events.data,
+            place * _EVENT_ROW.size,
             microseconds(transaction.event_time),
             transaction.amount_minor,
             np.nan if latitude is None else latitude,
@@ -271,7 +272,7 @@ class FeatureState:
 
 
 def warm() -> None:
-    """Compile (or load) the online kernels by deciding over one made-up event."""
+    """Compile (or load) the online kernels with one made-up event."""
     state = FeatureState.empty()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     state.read_update(Transaction("warm", moment, "warm", "warm", 100))

@@ -114,6 +114,17 @@ class InputAssembler:
             place += 1
         return out
 
+    def vectors(self, computed: NDArray[np.float32], transactions: Sequence[Transaction]) -> NDArray[np.float32]:
+        """`vector` of each of n payments: float32 [n, F'], from their computed features [n, len(FEATURES)]."""
+        return self.matrix(
+            computed,
+            attributes={
+                name: np.array([t.attributes.get(name, np.nan) for t in transactions], np.float64)
+                for name in self._attributes
+            },
+            fields={name: [getattr(t, name) for t in transactions] for name, _ in self._codes},
+        )
+
     def matrix(
         self,
         computed: NDArray[np.float32],

@@ -201,7 +201,7 @@ def _ordinary(payload: Mapping[str, object], currency: str, received_at: datetim
         return None
     return Transaction(
         identity, moment, customer, merchant, minor, currency, category, channel, country, device, latitude, longitude
-    )  # type: ignore[arg-type]  # looked at one by one above
+    )
 
 
 def _ordinary_minor(value: object) -> int | None:

@@ -146,7 +146,9 @@ AWAY = DependencyError("no route to the ledger")
 
 
 @pytest.mark.parametrize("journal_limit", [None, 100])
-def test_a_group_is_durable_in_the_ledger_when_it_is_answered(ledger_url: str, tmp_path: Path, journal_limit: int | None):
+def test_a_group_is_durable_in_the_ledger_when_it_is_answered(
+    ledger_url: str, tmp_path: Path, journal_limit: int | None
+):
     made = Bench(tmp_path, ledger_url, journal_limit=journal_limit)
     made.commits.start()
     made.submit(entry(1), entry(2, "BLOCK"))
@@ -239,7 +241,9 @@ def test_new_groups_never_overtake_the_journal(tmp_path: Path, monkeypatch: pyte
         assert log_of(made.ledger) == [f"t{each}" for each in range(number + 1)]
 
 
-def test_a_ledger_that_goes_away_again_during_the_replay_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_ledger_that_goes_away_again_during_the_replay_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(group_commit, "REPLAY_AT_ONCE", 1)
     with bench(tmp_path) as made:
         made.switch.away = AWAY

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from fraud_pipeline.adapters.ledger_records import LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerWriter
 from fraud_pipeline.errors import DependencyError
 from fraud_pipeline_tests.entries import T0, decided, entry, payment, rich_payment
+from fraud_pipeline_tests.postgres import end_sessions
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_a_payment_and_its_answer_are_those_of_the_ledger(ledger: Ledger, lookup
         assert lookup.find(f"t{number}") == (recorded.transaction, decision and decision.payload)
     found = lookup.find("t1")
     assert found is not None
-    assert found[0].event_time.utcoffset() == recorded.transaction.event_time.utcoffset()
+    assert found[0].event_time.tzinfo is UTC
     assert found[0].attributes == {"ip_risk": 0.1, "v1": -1e-300}
 
 
@@ -78,13 +80,7 @@ def test_a_connection_that_the_server_ended_is_opened_anew(postgres_url: str):
         lookup = LedgerLookup(ledger.database)
         ledger.append([entry(1)])
         assert lookup.known(["t1"]) == {"t1"}
-        admin = sa.create_engine(sa.make_url(postgres_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-        with admin.connect() as connection:
-            connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        admin.dispose()
+        end_sessions(postgres_url)
         assert lookup.find("t1") == (payment(1), decided(1).payload)
         lookup.close()
 

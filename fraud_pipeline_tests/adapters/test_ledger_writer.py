@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerIdsTaken, LedgerWriter
 from fraud_pipeline.errors import Busy, DependencyError
 from fraud_pipeline_tests.entries import T0, decided, entry, label, log_of, payment, rich_payment
+from fraud_pipeline_tests.postgres import end_sessions
 
 HOLD = """
 import sys
@@ -52,17 +52,6 @@ def within(seconds: float, attempt: Callable[[], LedgerWriter]) -> LedgerWriter:
                 raise
 
 
-def end_sessions(ledger_url: str) -> None:
-    """Have PostgreSQL end every other connection to this database."""
-    engine = sa.create_engine(sa.make_url(ledger_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-    engine.dispose()
-
-
 def test_what_is_appended_reads_back_equal_through_the_ledger(ledger: Ledger, writer: LedgerWriter):
     rich = LedgerEntry(rich_payment(1), T0, decision=decided(1, "BLOCK"))
     bare = LedgerEntry(payment(2), T0)
@@ -80,7 +69,10 @@ def test_both_ways_of_appending_write_the_same_rows(ledger: Ledger, writer: Ledg
     ledger.append([LedgerEntry(rich_payment(2), T0, decision=decided(2, "REVIEW"))])
     with ledger.database.reading() as connection:
         for table, own in (
-            ("transactions", {"transaction_id", "event_time", "customer_id", "merchant_id", "amount_minor", "sequence"}),
+            (
+                "transactions",
+                {"transaction_id", "event_time", "customer_id", "merchant_id", "amount_minor", "sequence"},
+            ),
             ("decisions", {"transaction_id", "decided_at", "payload", "features", "fraud_probability"}),
             ("alerts", {"transaction_id", "created_at", "fraud_probability"}),
         ):
@@ -120,7 +112,7 @@ def test_a_group_with_a_taken_id_leaves_nothing(ledger: Ledger, writer: LedgerWr
 
 def test_a_second_owner_is_refused_until_the_first_gives_up(ledger: Ledger, writer: LedgerWriter, ledger_url: str):
     with Ledger.open(ledger_url) as second:
-        with pytest.raises(Busy, match="already has its one writer.*Stop the other process first"):
+        with pytest.raises(Busy, match=r"already has its one writer.*Stop the other process first"):
             LedgerWriter.open(second.database)
         writer.append([entry(1)])
         writer.close()

@@ -52,7 +52,9 @@ def fill(ledger: Ledger, count: int = 300, first: int = 0) -> None:
         known_at = chunk[-1].event_time + timedelta(minutes=3)
         ledger.record_labels([Label(t.transaction_id, True, "analyst", "ann", known_at) for t in chunk[::7]])
         append(ledger, chunk)
-        ledger.record_labels([Label(t.transaction_id, t is chunk[1], "chargeback", "bank", known_at) for t in chunk[1::5]])
+        ledger.record_labels(
+            [Label(t.transaction_id, t is chunk[1], "chargeback", "bank", known_at) for t in chunk[1::5]]
+        )
 
 
 def one_by_one(states: LiveStateStore, ledger: Ledger) -> tuple[FeatureState, list[bytes]]:
@@ -88,7 +90,9 @@ def test_features_of_the_replayed_payments_are_those_read_one_by_one(
     assert live.state.snapshot() == state.snapshot()
 
 
-def test_a_checkpoint_and_the_log_after_it_are_the_same_state(states: LiveStateStore, ledger: Ledger, settings: Settings):
+def test_a_checkpoint_and_the_log_after_it_are_the_same_state(
+    states: LiveStateStore, ledger: Ledger, settings: Settings
+):
     fill(ledger, 100)
     live = states.recover()
     name = states.keep(live)

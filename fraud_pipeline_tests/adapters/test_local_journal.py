@@ -63,7 +63,7 @@ def test_what_was_removed_is_gone_and_positions_stay(path: Path):
 def test_beyond_the_limit_nothing_of_a_group_is_kept(path: Path):
     journal = LocalJournal(path, limit=3)
     journal.append([entry(1), entry(2)])
-    with pytest.raises(JournalFull, match="holds 2 decisions, and 3 are allowed.*Bring the ledger back"):
+    with pytest.raises(JournalFull, match=r"holds 2 decisions, and 3 are allowed.*Bring the ledger back"):
         journal.append([entry(3), entry(4)])
     journal.append([entry(5)])
     assert [each.transaction.transaction_id for each in journal.all()] == ["t1", "t2", "t5"]

@@ -10,10 +10,18 @@ import pytest
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_registry import CHALLENGER, CHAMPION, ModelRegistry
-from fraud_pipeline.adapters.promotions import current_champion, promote, repair_alias, rollback
+from fraud_pipeline.adapters.promotions import (
+    appoint_challenger,
+    current_challenger,
+    current_champion,
+    dismiss_challenger,
+    promote,
+    repair_alias,
+    rollback,
+)
 from fraud_pipeline.domain.bundle_files import write_directory
 from fraud_pipeline.domain.gates import GateResult
-from fraud_pipeline.domain.promotion import GateEvidence, Promotion
+from fraud_pipeline.domain.promotion import Challenger, GateEvidence, Promotion
 from fraud_pipeline.errors import NotFound, PromotionRefused
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -49,6 +57,13 @@ class Place:
     def rollback(self, **changes: object) -> Promotion:
         arguments = {"who": "ann", "reason": "too many false alarms", "now": NOW, **changes}
         return rollback(self.ledger, self.registry, **arguments)  # type: ignore[arg-type]
+
+    def appoint(self, version: int, **changes: object) -> Challenger:
+        arguments = {"who": "ann", "reason": "a trial", "required_gates": REQUIRED, "now": NOW, **changes}
+        return appoint_challenger(self.ledger, self.registry, version, **arguments)  # type: ignore[arg-type]
+
+    def dismiss(self) -> Challenger | None:
+        return dismiss_challenger(self.ledger, self.registry, who="bob", reason="enough", now=NOW)
 
     @property
     def aliased(self) -> int | None:
@@ -210,8 +225,92 @@ def test_an_alias_set_by_hand_before_any_promotion_is_taken_away(place: Place):
     assert not repair_alias(place.ledger, place.registry)
 
 
+def test_a_version_that_passed_its_gates_can_challenge_and_be_dismissed(place: Place):
+    place.promote(place.candidate(1))
+    version = place.candidate(2, against=None)  # judged before there was a champion
+    appointed = place.appoint(version)
+    assert (appointed.version, appointed.who, appointed.reason, appointed.appointed_at) == (2, "ann", "a trial", NOW)
+    assert appointed.fingerprint == place.registry.version(version).fingerprint
+    assert current_challenger(place.ledger) == appointed
+    assert place.registry.aliased(CHALLENGER) == 2
+    assert place.appoint(version) == appointed
+    assert place.dismiss() == appointed
+    assert current_challenger(place.ledger) is None
+    assert place.registry.aliased(CHALLENGER) is None
+    assert place.dismiss() is None
+    assert [(row.version, row.who) for row in place.ledger.challengers()] == [(2, "ann"), (None, "bob")]
+
+
+def test_another_challenger_takes_the_place_of_the_first(place: Place):
+    place.promote(place.candidate(1))
+    for number in (2, 3):
+        place.appoint(place.candidate(number, against=1))
+    challenger = current_challenger(place.ledger)
+    assert challenger is not None
+    assert (challenger.version, place.registry.aliased(CHALLENGER)) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "reason"),
+    [
+        (2, {"passed": False}, "gate recall failed: 0.20 is below 0.30"),
+        (2, {"judged": False}, "its gates were never judged"),
+        (1, {}, "it is the champion"),
+    ],
+)
+def test_who_cannot_challenge(place: Place, number: int, changes: dict[str, object], reason: str):
+    place.promote(place.candidate(1))
+    version = place.candidate(number, **changes)  # type: ignore[arg-type]  # the same content again is the same version
+    with pytest.raises(PromotionRefused, match=f"cannot be challenger: {reason}"):
+        place.appoint(version)
+    assert place.ledger.challengers() == []
+    assert place.registry.aliased(CHALLENGER) is None
+
+
+def test_without_a_champion_nobody_challenges(place: Place):
+    with pytest.raises(PromotionRefused, match="there is no champion to challenge"):
+        place.appoint(place.candidate(1))
+
+
+def test_a_version_that_was_rolled_back_cannot_challenge(place: Place):
+    place.promote(place.candidate(1))
+    place.promote(place.candidate(2, against=1))
+    place.rollback()
+    with pytest.raises(PromotionRefused, match="it was rolled back"):
+        place.appoint(2)
+
+
 def test_a_challenger_that_is_promoted_is_no_challenger_any_more(place: Place):
-    version = place.candidate(1)
-    place.registry.set_alias(CHALLENGER, version)
-    place.promote(version)
+    place.promote(place.candidate(1))
+    place.appoint(place.candidate(2, against=1))
+    place.promote(2)
+    assert current_challenger(place.ledger) is None
     assert place.registry.challenger() is None
+    assert [row.reason for row in place.ledger.challengers()] == ["a trial", "it is champion now"]
+
+
+def test_another_promotion_leaves_the_challenger_where_it_is(place: Place):
+    place.promote(place.candidate(1))
+    place.appoint(place.candidate(2, against=1))
+    place.promote(place.candidate(3, against=1))
+    challenger = current_challenger(place.ledger)
+    assert challenger is not None
+    assert (challenger.version, place.registry.aliased(CHALLENGER)) == (2, 2)
+
+
+def test_a_challengers_alias_left_behind_by_a_crash_is_repaired(place: Place):
+    place.promote(place.candidate(1))
+    place.appoint(place.candidate(2, against=1))
+    place.candidate(3, against=1)
+    for wrong in (3, None):
+        if wrong is None:
+            place.registry.delete_alias(CHALLENGER)
+        else:
+            place.registry.set_alias(CHALLENGER, wrong)
+        assert repair_alias(place.ledger, place.registry)
+        assert place.registry.aliased(CHALLENGER) == 2
+    assert not repair_alias(place.ledger, place.registry)
+    place.dismiss()
+    place.registry.set_alias(CHALLENGER, 3)
+    assert repair_alias(place.ledger, place.registry)
+    assert place.registry.aliased(CHALLENGER) is None

@@ -10,6 +10,7 @@ from fraud_pipeline.domain.gates import GateResult
 from fraud_pipeline.domain.promotion import (
     GateEvidence,
     Promotion,
+    challenge_refusals,
     refusals,
     rollback_target,
     rolled_back_versions,
@@ -125,3 +126,28 @@ def test_what_was_rolled_back_is_known_until_it_is_put_back():
     assert rolled_back_versions(history(*steps, ("promotion", 3))) == {2}
     assert rolled_back_versions(history(*steps, ("forced", 2))) == set()
     assert rolled_back_versions([]) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, ()),
+        ({"champion_version": None}, ("there is no champion to challenge",)),
+        ({"champion_version": 4}, ("it is the champion",)),
+        ({"evidence": None}, ("its gates were never judged",)),
+        ({"evidence": GateEvidence(FINGERPRINT, 2, PASSED[:1])}, ("gate recall was not judged",)),
+        ({"fingerprint": "e" * 64}, ("its gate results are of other content (ffffffffffff, not eeeeeeeeeeee)",)),
+        ({"was_rolled_back": True}, ("it was rolled back",)),
+    ],
+)
+def test_who_may_challenge(changes: dict[str, object], reasons: tuple[str, ...]):
+    """Gates that passed against an earlier champion will do: the challenger is to be seen beside the present one."""
+    given: dict[str, object] = {
+        "version": 4,
+        "fingerprint": FINGERPRINT,
+        "evidence": replace(EVIDENCE, against_version=2),
+        "required": REQUIRED,
+        "champion_version": 3,
+        **changes,
+    }
+    assert challenge_refusals(**given) == reasons  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fraud_pipeline_tests.serving.fuzz_bodies import FuzzCase
 
-REFUSALS = frozenset({400, 413, 415, 422})
+REFUSALS = frozenset({413, 415, 422})
 ALLOWED = {
     "accept": frozenset({200}),
     "refuse": REFUSALS,

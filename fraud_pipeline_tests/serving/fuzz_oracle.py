@@ -10,7 +10,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -40,7 +40,7 @@ _REFERENCE = _validator("TransactionReference")
 def expected_of(body: bytes, now: datetime) -> Expected:
     """What must become of a JSON body that is sent to `POST /score` as it should be."""
     try:
-        payload = json.loads(body.decode(), object_pairs_hook=_object, parse_float=Decimal, parse_constant=_no_number)
+        payload = json.loads(body.decode(), object_pairs_hook=_object, parse_float=_decimal, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return "refuse"
     return expected_of_value(payload, now)
@@ -57,6 +57,8 @@ def expected_of_value(payload: Any, now: datetime) -> Expected:
     if not _TRANSACTION.is_valid(readable):
         return "reference" if _REFERENCE.is_valid(readable) else "refuse"
     judged = _judge_time(payload["event_time"], now)
+    if isinstance(amount, float):
+        return "either"  # 0 times ten to a power that no decimal holds
     odd = "\ue000" in json.dumps(readable, ensure_ascii=False)  # a surrogate in a field that the contract does not know
     long = isinstance(amount, Decimal) and (
         len(amount.as_tuple().digits) > MOST_DIGITS or abs(amount.adjusted()) > MOST_DIGITS
@@ -104,6 +106,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) != len(pairs):
         raise _Twice("a name stands twice in an object")
     return dict(pairs)
+
+
+def _decimal(text: str) -> Decimal | float:
+    """As it was written, where a decimal can hold it."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits: infinity, or nothing
+        return float(text)
 
 
 def _no_number(name: str) -> Any:
