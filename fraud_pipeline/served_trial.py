@@ -90,10 +90,9 @@ def _payments(rows: int, settings: Settings) -> tuple[list[dict[str, Any]], set[
     for number in range(days):
         simulated = world.day(config.start + timedelta(days=number))
         ids = simulated.transactions["transaction_id"].astype(str).tolist()
-        times = simulated.transactions["event_time"].astype("datetime64[us]").astype("int64").tolist()
         found += [
-            {"transaction_id": identity, "event_time": _rfc3339(moment), **payment}
-            for identity, moment, payment in zip(ids, times, rows_of(simulated.transactions), strict=True)
+            {"transaction_id": identity, "event_time": moment.isoformat(), **payment}
+            for identity, (moment, payment) in zip(ids, rows_of(simulated.transactions), strict=True)
         ]
         frauds.update(simulated.truth["transaction_id"].astype(str).tolist())
         if len(found) >= rows:
@@ -136,7 +135,3 @@ def _bundles(scratch: Settings, ledger: Ledger) -> Callable[[str], ModelBundle]:
 
 def _portions(ids: list[str]) -> Iterator[list[str]]:
     return (ids[start : start + COMPARED_AT_ONCE] for start in range(0, len(ids), COMPARED_AT_ONCE))
-
-
-def _rfc3339(microseconds: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

@@ -62,11 +62,11 @@ class SimulatedTraffic:
         offset = 0
         while True:
             days = offset if self._at_their_times else offset % DAYS_AROUND
-            yield from _rows(self._world.day(self._world.config.end + timedelta(days=days)).transactions)
+            yield from rows_of(self._world.day(self._world.config.end + timedelta(days=days)).transactions)
             offset += 1
 
 
-def _rows(columns: Any) -> Iterator[tuple[datetime, dict[str, Any]]]:
+def rows_of(columns: Any) -> Iterator[tuple[datetime, dict[str, Any]]]:
     """A day's payments with their times, without ids."""
     times = columns["event_time"].astype("datetime64[us]").tolist()
     texts = {name: columns[name].astype(str).tolist() for name in TEXTS}
