@@ -286,7 +286,12 @@ class LiveRuntime:
             sys.executable, "-m", "fraud_pipeline.cli", "state", "checkpoint", "--json", env={**os.environ, **addresses},
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        _, said = await maker.communicate()
+        try:
+            _, said = await maker.communicate()
+        except asyncio.CancelledError:  # the service stops, and keeps one of its own
+            maker.kill()
+            await maker.wait()
+            raise
         if maker.returncode:
             log.warning("no checkpoint at place %d: %s", place, said.decode(errors="replace").strip()[-500:])
         self._checkpointed = place

@@ -56,7 +56,9 @@ class LiveRig:
         self.models.refresh()
         self.states = LiveStateStore(settings.home, CheckpointStore(settings.checkpoint_url), self.ledger)
         decisions = DecisionMaker(self.models, self.metrics, control_share=0.01, now=_now)
-        self.scorer = LiveScorer(self.ledger, decisions, self.metrics, recover=self.states.recover)
+        self.scorer = LiveScorer(
+            self.ledger, decisions, self.metrics, recover=self.states.recover, replay=self.states.replay
+        )
         loop = asyncio.get_running_loop()
 
         def replayed(disputed: bool) -> None:

