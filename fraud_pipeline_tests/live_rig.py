@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -24,11 +24,12 @@ from fraud_pipeline.adapters.live_state import LiveState, LiveStateStore, advanc
 from fraud_pipeline.adapters.local_journal import LocalJournal
 from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
 from fraud_pipeline.adapters.tick_commit import TickCommit
-from fraud_pipeline.domain.transaction import Transaction
+from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.settings import Settings
 from fraud_pipeline_tests.serving.home import HISTORY_END
 
 DEADLINE_S = 30.0
+KNOWN_AT = HISTORY_END + timedelta(hours=3)
 AWAY_TABLES = ("transactions", "writers")
 
 
@@ -151,6 +152,26 @@ class LiveRig:
 def said(answer: bytes, name: str) -> object:
     """A field of an answer."""
     return orjson.loads(answer)[name]
+
+
+def run(work: Callable[[], Awaitable[None]], *, within: float = 60) -> None:
+    """In an event loop of its own, for a bounded time."""
+
+    async def bounded() -> None:
+        await asyncio.wait_for(work(), within)
+
+    asyncio.run(bounded())
+
+
+async def turns(count: int = 5) -> None:
+    """Let everyone else go on for a while."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def label(payment: Transaction, *, is_fraud: bool = True, author: str = "ann") -> Label:
+    """What somebody says of a payment three hours after the history."""
+    return Label(payment.transaction_id, is_fraud, "analyst", author, KNOWN_AT)
 
 
 def _now() -> datetime:

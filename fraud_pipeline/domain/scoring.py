@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from fraud_pipeline.domain.calibration import Calibrator, Isotonic
 
-_LOG_ERRORS_ONLY = 3
+SLICE: Final = 40
+"""Rows that ONNX Runtime is given at once: 3.6 µs each, 8.7 from 100 on (measured with 179 trees and 65 inputs)."""
+_LOG_ERRORS_ONLY: Final = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +45,20 @@ class Scorer:
         """Score float32 [n, width], NaN where missing."""
         if values.ndim != 2 or values.shape[1] != self.width or values.dtype != np.float32:
             raise ValueError(f"the models read float32 [n, {self.width}], not {values.dtype} {list(values.shape)}")
-        feed = {self._input: values}
-        raw = self._classifier.run(None, feed)[0][:, 0]
-        depth = self._detector.run(None, feed)[0][:, 0]
+        raw, depth = self._walked(self._classifier, values), self._walked(self._detector, values)
         # 2^(-E[h(x)] / c(n)) of the Isolation Forest paper; the detector gives the exponent
         return Scores(raw, self._calibrate(raw), np.exp2(-depth.astype(np.float64)))
+
+    def _walked(self, session: onnxruntime.InferenceSession, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The first output [n] of a model, in slices."""
+        if len(values) <= SLICE:
+            found: NDArray[np.float32] = session.run(None, {self._input: values})[0][:, 0]
+            return found
+        parts = [
+            session.run(None, {self._input: values[start : start + SLICE]})[0]
+            for start in range(0, len(values), SLICE)
+        ]
+        return np.concatenate(parts)[:, 0]
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:
