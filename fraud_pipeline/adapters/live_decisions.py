@@ -143,9 +143,18 @@ class DecisionMaker:
         self, rows: Computed, transactions: Sequence[Transaction], degraded: tuple[str, ...]
     ) -> list[Decision]:
         """By model: the challenger may have its share of the customers."""
+        bundles = [self._bundle(transaction) for transaction in transactions]
+        if all(bundle is bundles[0] for bundle in bundles):
+            return decide_many(
+                rows,
+                bundles[0],
+                transactions,
+                decided_at=self._now(),
+                control_share=self._control_share,
+                degraded=degraded,
+            )
         places: dict[int, tuple[ModelBundle, list[int]]] = {}
-        for place, transaction in enumerate(transactions):
-            bundle = self._bundle(transaction)
+        for place, bundle in enumerate(bundles):
             places.setdefault(id(bundle), (bundle, []))[1].append(place)
         found: dict[int, Decision] = {}
         for bundle, chosen in places.values():
@@ -163,11 +172,12 @@ class DecisionMaker:
         metrics, count, decided = self._metrics, len(transactions), time.perf_counter()
         metrics.stages["features"].observe((read_at - started) / count, count)
         metrics.stages["model"].observe((decided - read_at) / count, count)
-        for transaction, row, decision in zip(transactions, rows, decisions, strict=True):
-            metrics.decisions[decision.decision, decision.model_version] += 1
+        metrics.decisions.update((decision.decision, decision.model_version) for decision in decisions)
+        metrics.degraded += sum(1 for decision in decisions if decision.degraded)
+        for decision in decisions:
             metrics.scores.observe(decision.fraud_probability)
-            metrics.degraded += bool(decision.degraded)
-            if self._shadow is not None:
+        if self._shadow is not None:
+            for transaction, row, decision in zip(transactions, rows, decisions, strict=True):
                 self._shadow(transaction, row, decision)
         answers = [decision.to_json() for decision in decisions]
         return Made(transactions, decisions, answers, received_at, asyncio.get_running_loop().create_future())

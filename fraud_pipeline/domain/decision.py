@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.explanation import Reason, strongest_reasons
 from fraud_pipeline.domain.reasons import rising_contributions
-from fraud_pipeline.domain.scoring import Scores
 from fraud_pipeline.domain.transaction import Transaction
 
 Verdict = Literal["APPROVE", "REVIEW", "BLOCK"]
@@ -153,8 +152,10 @@ def decide_on(
     if started is None:
         started = clock()
     scores = bundle.score(vector.reshape(1, -1))
+    features = vector.astype(_LITTLE_ENDIAN_FLOAT, copy=False).tobytes()
+    raw, probability, anomaly = float(scores.raw[0]), float(scores.probability[0]), float(scores.anomaly[0])
     return _decision(
-        vector, scores, 0, bundle, transaction_id=transaction_id, event_time=event_time, decided_at=decided_at,
+        vector, features, raw, probability, anomaly, bundle, transaction_id=transaction_id, event_time=event_time, decided_at=decided_at,
         control_share=control_share, degraded=degraded, started=started, clock=clock,
     )  # fmt: skip
 
@@ -178,13 +179,16 @@ def decide_many(
         return []
     vectors = bundle.inputs.vectors(computed, transactions)
     scores = bundle.score(vectors)
+    content, width = vectors.astype(_LITTLE_ENDIAN_FLOAT, copy=False).tobytes(), vectors.shape[1] * 4
     shared = (clock() - started) // len(transactions)
+    numbers = zip(scores.raw.tolist(), scores.probability.tolist(), scores.anomaly.tolist(), strict=True)
     return [
         _decision(
-            vectors[place], scores, place, bundle, transaction_id=payment.transaction_id, event_time=payment.event_time,
-            decided_at=decided_at, control_share=control_share, degraded=degraded, started=clock() - shared, clock=clock,
+            vectors[place], content[place * width : (place + 1) * width], *scored, bundle,
+            transaction_id=payment.transaction_id, event_time=payment.event_time, decided_at=decided_at,
+            control_share=control_share, degraded=degraded, started=clock() - shared, clock=clock,
         )
-        for place, payment in enumerate(transactions)
+        for place, (payment, scored) in enumerate(zip(transactions, numbers, strict=True))
     ]  # fmt: skip
 
 
@@ -196,8 +200,10 @@ def in_control_share(transaction_id: str, share: float) -> bool:
 
 def _decision(
     vector: NDArray[np.float32],
-    scores: Scores,
-    place: int,
+    features: bytes,
+    raw: float,
+    probability: float,
+    anomaly: float,
     bundle: ModelBundle,
     *,
     transaction_id: str,
@@ -209,13 +215,13 @@ def _decision(
     clock: Callable[[], int],
 ) -> Decision:
     """Thresholds, control share, and the reasons where someone will ask for them."""
-    raw, anomaly = float(scores.raw[place]), float(scores.anomaly[place])
     verdict: Verdict = "APPROVE"
     control = False
-    if raw >= bundle.thresholds.block:
+    thresholds = bundle.thresholds
+    if raw >= thresholds.block:
         control = in_control_share(transaction_id, control_share)
         verdict = "REVIEW" if control else "BLOCK"
-    elif raw >= bundle.thresholds.review:
+    elif raw >= thresholds.review:
         verdict = "REVIEW"
     reasons: tuple[Reason, ...] = ()
     risk_factors: tuple[str, ...] = ()
@@ -227,7 +233,7 @@ def _decision(
         transaction_id=transaction_id,
         event_time=event_time,
         decided_at=decided_at,
-        fraud_probability=float(scores.probability[place]),
+        fraud_probability=probability,
         anomaly_score=anomaly,
         raw_score=raw,
         decision=verdict,
@@ -236,7 +242,7 @@ def _decision(
         model_version=bundle.version,
         feature_schema=bundle.feature_schema,
         processing_time_ms=(clock() - started) / 1e6,
-        features=vector.astype(_LITTLE_ENDIAN_FLOAT, copy=False).tobytes(),
+        features=features,
         control=control,
         degraded=degraded,
     )

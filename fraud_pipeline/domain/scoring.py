@@ -55,8 +55,7 @@ class Scorer:
             found: NDArray[np.float32] = session.run(None, {self._input: values})[0][:, 0]
             return found
         parts = [
-            session.run(None, {self._input: values[start : start + SLICE]})[0]
-            for start in range(0, len(values), SLICE)
+            session.run(None, {self._input: values[start : start + SLICE]})[0] for start in range(0, len(values), SLICE)
         ]
         return np.concatenate(parts)[:, 0]
 

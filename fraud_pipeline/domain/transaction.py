@@ -121,6 +121,8 @@ class LabelChange:
 
 def unknown_fields(payload: Mapping[str, object]) -> tuple[str, ...]:
     """Names in the payload that the contract does not have; they are ignored, and counted by the caller."""
+    if _KNOWN_FIELDS.issuperset(payload):
+        return ()
     return tuple(name for name in payload if name not in _KNOWN_FIELDS)
 
 
