@@ -173,6 +173,10 @@ class LiveRuntime:
         gc.freeze()  # what is there now stays: looking through all of it again and again would hold payments up for 0.1 s
         self.problem = ""
         log.info("the service decides; its state stands at place %d of the log", self._checkpointed)
+        if not self.settings.require_keys and not self.keys.any_made():
+            log.warning(
+                "no API key was ever made: everybody on this machine may ask, nobody else (`fraud keys create`)"
+            )
         self._tasks.append(asyncio.create_task(self._feed_labels()))
         self._tasks.append(asyncio.create_task(self._keep_checkpoints()))
 
@@ -255,6 +259,8 @@ class LiveRuntime:
                 self._fed_until = now
             except FraudError as err:
                 log.warning("labels of the history wait: %s", err.message)
+            except Exception:  # it is tried again, and the service goes on
+                log.exception("labels of the history wait")
             await asyncio.sleep(LABEL_FEED_S)
 
     async def _keep_checkpoints(self) -> None:
@@ -272,6 +278,8 @@ class LiveRuntime:
                     await self.ready_scorer().renew()
             except FraudError as err:
                 log.warning("checkpoints wait: %s", err.message)
+            except Exception:  # it is tried again, and the service goes on
+                log.exception("checkpoints wait")
 
     async def _make_checkpoint(self, place: int) -> None:
         """In a process of its own, which replays the log: nothing here is held up for it."""
@@ -294,4 +302,5 @@ class LiveRuntime:
             raise
         if maker.returncode:
             log.warning("no checkpoint at place %d: %s", place, said.decode(errors="replace").strip()[-500:])
-        self._checkpointed = place
+        else:
+            self._checkpointed = place

@@ -14,10 +14,12 @@ from fraud_pipeline import telemetry
 from fraud_pipeline.live_runtime import LiveRuntime
 from fraud_pipeline.settings import load_settings
 from serving.app import BATCH_PATIENCE, build_app
+from serving.logs import log_to_stderr
 from serving.metrics import exposition
 from serving.security import SecurityMiddleware
 
 telemetry.disable()
+log_to_stderr()
 settings = load_settings()
 runtime = LiveRuntime(settings)  # opens nothing yet
 

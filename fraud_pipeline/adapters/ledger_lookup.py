@@ -5,6 +5,7 @@ Answers are those of `Ledger.transaction` and `Ledger.decision`. One thread at a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,7 +17,11 @@ from fraud_pipeline.adapters.ledger_database import LedgerDatabase
 from fraud_pipeline.adapters.ledger_schema import decisions, transactions
 from fraud_pipeline.adapters.ledger_transactions import CHUNK, CONTENT
 from fraud_pipeline.domain.transaction import Transaction
+from fraud_pipeline.errors import FraudError
 
+SLOW_S: Final = 0.2
+"""A database that is down says so at once; a network that swallows packets takes seconds to say nothing."""
+PAUSE_S: Final = 2.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDTH: Final = len(CONTENT)
 
@@ -34,10 +39,12 @@ class LedgerLookup:
             f"ON d.transaction_id = t.transaction_id AND d.role = 'decided' WHERE t.transaction_id = {mark}"
         )
         self._mark = mark
+        self._failure: FraudError | None = None
+        self._ask_again_at = 0.0
 
     def find(self, transaction_id: str) -> tuple[Transaction, str | None] | None:
         """The recorded payment and its stored answer (None where it was recorded without one); None for an unknown id."""
-        rows = self._connection.rows(self._one, (transaction_id,))
+        rows = self._rows(self._one, (transaction_id,))
         return self._found(rows[0]) if rows else None
 
     def known(self, transaction_ids: Sequence[str]) -> set[str]:
@@ -47,11 +54,25 @@ class LedgerLookup:
             ids = tuple(transaction_ids[start : start + CHUNK])
             marks = ", ".join([self._mark] * len(ids))
             query = f"SELECT transaction_id FROM {transactions.name} WHERE transaction_id IN ({marks})"
-            found.update(row[0] for row in self._connection.rows(query, ids))
+            found.update(row[0] for row in self._rows(query, ids))
         return found
 
     def close(self) -> None:
         self._connection.close()
+
+    def _rows(self, query: str, parameters: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """Ask, unless the last answer was a failure that took long: who asks is an event loop with others waiting."""
+        started = time.monotonic()
+        if self._failure is not None and started < self._ask_again_at:
+            raise self._failure
+        try:
+            rows = self._connection.rows(query, parameters)
+        except FraudError as err:
+            slow = time.monotonic() - started > SLOW_S
+            self._failure, self._ask_again_at = err, time.monotonic() + (PAUSE_S if slow else 0.0)
+            raise
+        self._failure = None
+        return rows
 
     def _found(self, row: tuple[Any, ...]) -> tuple[Transaction, str | None]:
         content = list(row[:_WIDTH])

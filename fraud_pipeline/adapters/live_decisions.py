@@ -40,6 +40,8 @@ class Made:
     answers: list[bytes]
     received_at: datetime
     outcome: asyncio.Future[Outcome]
+    degraded_late: int = 0
+    """Decisions that were made with the ledger and kept without it."""
 
     def entries(self) -> list[LedgerEntry]:
         """What the ledger is to keep."""
@@ -52,6 +54,7 @@ class Made:
         """What the journal is to keep: decisions that do not say so yet say that the ledger was away."""
         for place, decision in enumerate(self.decisions):
             if LEDGER_AWAY not in decision.degraded:
+                self.degraded_late += 1
                 self.decisions[place] = replace(decision, degraded=(*decision.degraded, LEDGER_AWAY))
                 self.answers[place] = self.decisions[place].to_json()
         return self.entries()

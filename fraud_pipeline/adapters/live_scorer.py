@@ -55,7 +55,7 @@ class LiveScorer:
         metrics: LiveMetrics,
         *,
         recover: Callable[[], LiveState],
-        replay: Callable[[LiveState], object] = lambda _: None,
+        replay: Callable[[LiveState], object],
     ) -> None:
         self.metrics = metrics
         self.live: LiveState | None = None
@@ -294,6 +294,7 @@ class LiveScorer:
             self._in_flight.pop(transaction.transaction_id, None)
             if journalled:
                 self._journalled[transaction.transaction_id] = (transaction, answer)
+        self.metrics.degraded += made.degraded_late if journalled else 0
         if outcome.error is not None:
             self._rebuild("The ledger is away; the state is built anew when it answers.")
         elif outcome.disputed:

@@ -25,6 +25,7 @@ def serve(
     import os
     import sys
 
+    from fraud_pipeline.adapters.api_keys import KeyStore
     from fraud_pipeline.adapters.ledger import Ledger
     from fraud_pipeline.adapters.ledger_writer import LedgerWriter
     from fraud_pipeline.settings import load_settings
@@ -32,8 +33,11 @@ def serve(
     settings = load_settings()
     with Ledger.open(settings.ledger_url) as ledger:
         LedgerWriter.open(ledger.database).close()  # refuses here, in one line, where another process owns the log
+        locked = settings.require_keys or KeyStore(ledger.database).list()
     address, number = host or settings.rest_host, port or settings.rest_port
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not locked:
+        remark("No API key was ever made: only this machine may ask. `fraud keys create NAME --scope score` makes one.")
     remark(
         f"Scoring service on http://{address}:{number} (home {settings.home}); its API at /, GET /health says how it is"
     )
