@@ -6,6 +6,7 @@ since they need GET, paths, 422 and strict JSON. One worker: the process is the 
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import bentoml
@@ -14,12 +15,12 @@ from fraud_pipeline import telemetry
 from fraud_pipeline.live_runtime import LiveRuntime
 from fraud_pipeline.settings import load_settings
 from serving.app import BATCH_PATIENCE, build_app
-from serving.logs import log_to_stderr
 from serving.metrics import exposition
 from serving.security import SecurityMiddleware
 
 telemetry.disable()
-log_to_stderr()
+for name in ("fraud_pipeline", "serving"):
+    logging.getLogger(name).setLevel(logging.INFO)  # BentoML's handlers print it
 settings = load_settings()
 runtime = LiveRuntime(settings)  # opens nothing yet
 
