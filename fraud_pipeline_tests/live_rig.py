@@ -100,7 +100,11 @@ class LiveRig:
     async def settled(self) -> None:
         """Wait until the ledger has the journal and the gate is open."""
         await self.until(
-            lambda: not self.scorer.gate.problem and not self.commits.journalled and not self.scorer._journalled
+            lambda: (
+                not self.scorer.gate.problem
+                and not self.commits.journalled
+                and not self.scorer._payments.any_journalled
+            )
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from fraud_pipeline.adapters.group_commit import Group, GroupCommit, Outcome
+from fraud_pipeline.adapters.known_payments import ON_ITS_WAY, Known, KnownPayments
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_lookup import LedgerLookup
 from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, RecordedLabels, ReleasedLabel
@@ -37,7 +38,6 @@ MAX_IN_FLIGHT: Final = 20_000
 REBUILD_RETRY_S: Final = 1.0
 log = logging.getLogger(__name__)
 
-Known = tuple[Transaction, bytes | None]
 Commits = GroupCommit | TickCommit
 Result = TypeVar("Result")
 
@@ -65,10 +65,7 @@ class LiveScorer:
         self._decisions = decisions
         self._recover = recover
         self._replay = replay
-        self._lookup = LedgerLookup(ledger.database)
-        self._in_flight: dict[str, tuple[Made, int]] = {}
-        self._journalled: dict[str, Known] = {}
-        self._waiting_ids: set[str] = set()
+        self._payments = KnownPayments(LedgerLookup(ledger.database))
         self._rebuilding: asyncio.Task[None] | None = None
         self._replayed = asyncio.Event()
         self._doubtful = False
@@ -83,7 +80,7 @@ class LiveScorer:
             await self._load()
         except BaseException:
             await asyncio.to_thread(commits.close)
-            self._lookup.close()
+            self._payments.close()
             raise
         self.gate.reopen()
 
@@ -96,8 +93,8 @@ class LiveScorer:
         await self.gate.drained()
         if self.commits is not None:
             await asyncio.to_thread(self.commits.close)
-        self._lookup.close()
-        if self.live is None or self._journalled or self._doubtful or rebuilding is not None:
+        self._payments.close()
+        if self.live is None or self._payments.any_journalled or self._doubtful or rebuilding is not None:
             return None
         try:
             self.live.sequence = await asyncio.to_thread(self._ledger.last_sequence, LOCAL_WRITER)
@@ -117,7 +114,7 @@ class LiveScorer:
 
     def journal_replayed(self, disputed: bool) -> None:
         """The journal is in the ledger; with `disputed`, otherwise than it was decided, and the state follows the ledger."""
-        self._journalled.clear()
+        self._payments.journal_replayed()
         self._replayed.set()
         if disputed or self._doubtful:
             self._rebuild("The ledger and the journal disagree; the state is being built anew.")
@@ -133,8 +130,8 @@ class LiveScorer:
         await self._admitted()
         known = self._known(transaction.transaction_id)
         if known is not None:
-            return await self._answer_again(transaction, known)
-        if transaction.transaction_id in self._waiting_ids:
+            return await self._answer_again(transaction, known, received_at)
+        if transaction.transaction_id in self._payments.waiting:
             return await _to_the_end(self._score_alone(transaction, received_at))
         made = self._decisions.one(self.state, transaction, received_at, degraded=self._degraded())
         self._submit(made)
@@ -150,7 +147,8 @@ class LiveScorer:
         made_at: list[tuple[Made, list[int]]] = []
         for start in range(0, len(order), BATCH_CHUNK):
             await self._admitted()
-            fresh, others = self._fresh(transactions, order[start : start + BATCH_CHUNK])
+            chunk = order[start : start + BATCH_CHUNK]
+            fresh, others = self._payments.split(transactions, chunk, has_journal=self._has_journal)
             if fresh:
                 made_at.append((self._decide_chunk([transactions[place] for place in fresh], received_at), fresh))
             for place in others:
@@ -169,7 +167,7 @@ class LiveScorer:
 
     async def stored(self, transaction_id: str) -> Known | None:
         """A recorded payment and its answer (None where it has none); None for an unknown id."""
-        pending = self._in_flight.get(transaction_id)
+        pending = self._payments.on_its_way(transaction_id)
         if pending is not None:
             made, place = pending
             await self._durable(made)
@@ -208,50 +206,22 @@ class LiveScorer:
             raise Busy(f"{self.gate.inside:,} payments wait for the ledger.", remedy="Send more slowly.")
 
     def _degraded(self) -> tuple[str, ...]:
-        return (LEDGER_AWAY,) if self._journalled else ()
+        return (LEDGER_AWAY,) if self._payments.any_journalled else ()
 
     def _known(self, transaction_id: str) -> Known | None:
-        """The payment that has this id already, and its answer: b"" for one that is on its way."""
-        if transaction_id in self._in_flight:
-            made, place = self._in_flight[transaction_id]
-            return made.transactions[place], b""
-        if self._journalled:
-            return self._journalled.get(transaction_id)
-        try:
-            found = self._lookup.find(transaction_id)
-        except FraudError:
-            if not self._has_journal:
-                raise
-            return None  # the decision will say that it was made without the ledger
-        return None if found is None else (found[0], None if found[1] is None else found[1].encode())
+        return self._payments.find(transaction_id, has_journal=self._has_journal)
 
-    def _fresh(self, transactions: Sequence[Transaction], places: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The places of payments that are new to everyone, and the others."""
-        ids = [transactions[place].transaction_id for place in places]
-        taken = {identity for identity in ids if identity in self._in_flight or identity in self._waiting_ids}
-        if self._journalled:
-            taken.update(identity for identity in ids if identity in self._journalled)
-        else:
-            try:
-                taken |= self._lookup.known(ids)
-            except FraudError:
-                if not self._has_journal:
-                    raise
-        fresh: list[int] = []
-        others: list[int] = []
-        for place, identity in zip(places, ids, strict=True):
-            (others if identity in taken else fresh).append(place)
-            taken.add(identity)
-        return fresh, others
-
-    async def _answer_again(self, transaction: Transaction, known: Known) -> bytes:
+    async def _answer_again(self, transaction: Transaction, known: Known, received_at: datetime) -> bytes:
         """The answer that the id has; ConflictingTransaction where that is another payment's."""
         if different := differing_fields(known[0], transaction):
             self.metrics.conflicts += 1
             raise ConflictingTransaction(transaction.transaction_id, different)
         self.metrics.repeats += 1
-        if known[1] == b"":
-            made, place = self._in_flight[transaction.transaction_id]
+        if known[1] == ON_ITS_WAY:
+            pending = self._payments.on_its_way(transaction.transaction_id)
+            if pending is None:  # it has just arrived, or was lost
+                return await self.score(transaction, received_at=received_at)
+            made, place = pending
             await self._durable(made)
             return made.answers[place]
         return known[1] if known[1] is not None else await self.decide_recorded(transaction)
@@ -276,8 +246,7 @@ class LiveScorer:
         """Send decided payments on their way into the log."""
         assert self.commits is not None
         loop, started = asyncio.get_running_loop(), time.perf_counter()
-        for place, transaction in enumerate(made.transactions):
-            self._in_flight[transaction.transaction_id] = (made, place)
+        self._payments.sent(made)
         self.gate.entered(len(made.transactions))
 
         def done(_: Group, outcome: Outcome) -> None:
@@ -290,10 +259,7 @@ class LiveScorer:
         count = len(made.transactions)
         self.metrics.stages["commit"].observe((time.perf_counter() - started) / count, count)
         journalled = outcome.where == "journal" and outcome.error is None
-        for transaction, answer in zip(made.transactions, made.answers, strict=True):
-            self._in_flight.pop(transaction.transaction_id, None)
-            if journalled:
-                self._journalled[transaction.transaction_id] = (transaction, answer)
+        self._payments.arrived(made, in_journal=journalled)
         self.metrics.degraded += made.degraded_late if journalled else 0
         if outcome.error is not None:
             self._rebuild("The ledger is away; the state is built anew when it answers.")
@@ -327,11 +293,11 @@ class LiveScorer:
                         "The id was taken meanwhile.", remedy="Send the payment again: it gets the stored answer."
                     )
                 self.state.update(transaction)
-                self._waiting_ids.discard(transaction.transaction_id)
+                self._payments.waiting.discard(transaction.transaction_id)
                 self._take_labels(appended.released)
                 self._resolve_doubt()
                 return made.answers[0]
-        return await self._answer_again(transaction, known)  # somebody else's request was quicker
+        return await self._answer_again(transaction, known, received_at)  # somebody else's request was quicker
 
     async def _record_alone(self, labels: Sequence[Label], first: Callable[[], object]) -> RecordedLabels:
         await asyncio.to_thread(first)  # it may read for long, and holds nobody up
@@ -340,7 +306,7 @@ class LiveScorer:
             with self._fate_known():
                 recorded = await asyncio.to_thread(self._ledger.record_labels, labels)
             self._take_labels(recorded.released)
-            self._waiting_ids.update(recorded.waiting)
+            self._payments.waiting.update(recorded.waiting)
             self._resolve_doubt()
         self.metrics.labels += len(recorded.released)
         return recorded
@@ -358,7 +324,7 @@ class LiveScorer:
                 self.state.apply_label(label.change)
 
     def _refuse_without_ledger(self) -> None:
-        if self._journalled:
+        if self._payments.any_journalled:
             raise DependencyError("The ledger is away, and labels need it.", remedy="Try again when it is back.")
 
     @contextmanager
@@ -385,7 +351,7 @@ class LiveScorer:
 
     async def _build_anew(self) -> None:
         await self.gate.drained()
-        while self._journalled:  # the log is whole only with them
+        while self._payments.any_journalled:  # the log is whole only with them
             self._replayed.clear()
             await self._replayed.wait()
         while True:
@@ -401,7 +367,7 @@ class LiveScorer:
     async def _load(self) -> None:
         self._doubtful = False
         self.live = await asyncio.to_thread(self._recover)
-        self._waiting_ids = await asyncio.to_thread(self._ledger.waiting_ids)
+        self._payments.waiting = await asyncio.to_thread(self._ledger.waiting_ids)
 
     @property
     def _has_journal(self) -> bool:

@@ -266,13 +266,13 @@ def test_an_id_that_another_process_wrote_is_disputed_and_answered_the_next_time
 async def _written_before(rig: LiveRig, payment: Transaction, before: asyncio.Task[bytes]) -> None:
     """The payment is on its way, and another process has just written it."""
     await before
-    find = rig.scorer._lookup.find
-    rig.scorer._lookup.find = _not_there  # type: ignore[method-assign]  # it looked before the other wrote
+    find = rig.scorer._payments._lookup.find
+    rig.scorer._payments._lookup.find = _not_there  # type: ignore[method-assign]  # it looked before the other wrote
     rig.ledger.append([LedgerEntry(payment, payment.event_time)])
     try:
         await rig.score(payment)
     finally:
-        rig.scorer._lookup.find = find  # type: ignore[method-assign]
+        rig.scorer._payments._lookup.find = find  # type: ignore[method-assign]
 
 
 def _not_there(transaction_id: str) -> None:
@@ -292,7 +292,7 @@ def test_a_caller_that_goes_away_leaves_its_payment_and_its_labels_whole(setting
                 task.cancel()
             outcomes = await asyncio.gather(*gone, return_exceptions=True)
             assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-            await rig.until(lambda: not rig.scorer._in_flight)
+            await rig.until(lambda: not rig.scorer._payments._in_flight)
             await rig.scorer.record_labels([label(PAYMENTS[1])])  # stands behind whatever was begun
             await rig.check()
             assert rig.undecided == 0

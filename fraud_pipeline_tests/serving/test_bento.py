@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fraud_pipeline_tests.served_homes import make_served_home
+from fraud_pipeline_tests.serving.home import empty_home
 from fraud_pipeline_tests.service_process import ROOT, bentoml_command, start_service
 from fraud_pipeline_tests.test_boundaries import TRAINING
 
@@ -67,7 +67,7 @@ def test_what_the_bento_imports_is_its_own_and_loads_nothing_that_trains(store: 
 
 @pytest.mark.slow
 def test_the_bento_decides_a_payment_from_another_folder(store: Path, tmp_path: Path) -> None:
-    home, elsewhere = make_served_home(tmp_path / "home"), tmp_path / "elsewhere"
+    home, elsewhere = empty_home(tmp_path / "home").home, tmp_path / "elsewhere"
     elsewhere.mkdir()
     payment = {
         "transaction_id": "order-1", "event_time": datetime.now(UTC).isoformat(), "customer_id": "c1", "merchant_id": "m1",
