@@ -97,8 +97,7 @@ $(BIN)/python:
 
 # The lock is complete, so nothing is resolved. Certificates are the system's, as pip takes them: uv's own fail behind a proxy.
 # uv shows progress to a person; to a log it would list every package.
-# Compiling while installing takes all cores; at the first import it takes one, in front of somebody who waits.
-INSTALL = $(BIN)/uv pip install --compile-bytecode $$([ -t 2 ] || echo --quiet) --system-certs --python $(BIN)/python --no-deps
+INSTALL = $(BIN)/uv pip install $$([ -t 2 ] || echo --quiet) --system-certs --python $(BIN)/python --no-deps
 $(INSTALLED): requirements/dev.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $$(wc -l < requirements/dev.txt) pinned packages (the first time takes a few minutes, later ones seconds)"
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv

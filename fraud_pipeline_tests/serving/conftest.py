@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fraud_pipeline_tests.serving.home import empty_home
 from fraud_pipeline_tests.service_process import ServiceProcess, service_running
+from fraud_pipeline_tests.serving.home import empty_home
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fraud_pipeline_tests.serving.home import empty_home
 from fraud_pipeline_tests.service_process import ROOT, bentoml_command, start_service
+from fraud_pipeline_tests.serving.home import empty_home
 from fraud_pipeline_tests.test_boundaries import TRAINING
 
 TAG = "fraud_scoring_service:test"
