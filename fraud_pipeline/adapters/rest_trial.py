@@ -146,7 +146,8 @@ class RestTrial:
         self._chunks = [payments[start : start + BATCH] for start in range(0, len(payments), BATCH)]
         self._chunks.reverse()
         self._done = 0
-        marks = sorted(self._random.sample(range(1, max(2, len(payments))), min(kills, len(payments) - 1)))
+        last = max(2, len(payments) * 7 // 10)  # while there is still much to come
+        marks = sorted(self._random.sample(range(1, last), min(kills, last - 1)))
         self._kill_at = marks
 
     async def run(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -173,7 +174,7 @@ class RestTrial:
         while not all(worker.done() for worker in workers):
             if self._kill_at and self._done >= self._kill_at[0]:
                 self._kill_at.pop(0)
-                await asyncio.sleep(self._random.random() * 0.02)  # anywhere within what is in flight
+                await asyncio.sleep(self._random.random() * 0.005)  # anywhere within what is in flight
                 await self._service.kill()
                 self.result.kills += 1
                 await self._service.start(session)

@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_killed_under_load_it_loses_nothing_and_its_vectors_equal_batch(tmp_path: Path) -> None:
-    result = run_rest_trial(empty_home(tmp_path / "home"), rows=1_500, kills=2)
+    result = run_rest_trial(empty_home(tmp_path / "home"), rows=4_000, kills=2)
     assert result.passed, result.to_json()
-    assert (result.answered, result.kills, result.parity["rows"]) == (1_500, 2, 1_500)
+    assert (result.answered, result.kills, result.parity["rows"]) == (4_000, 2, 4_000)
     assert result.resent > 0, "a kill that meets nobody's request proves nothing"
-    assert result.parity["compared_values"] == 1_500 * 65, "62 features, an attribute and two codes"
+    assert result.parity["compared_values"] == 4_000 * 65, "62 features, an attribute and two codes"
 
 
 @pytest.mark.parametrize(("mutate", "finds"), [("ulp", 1), ("drop_event", None)])
