@@ -148,6 +148,8 @@ def apply_label(state, label):
             state.entities[slot].kind = kind
             if watermark != NEVER:
                 fold(state, slot, watermark)
+            # Known long after the newest payment, a label still counts from then on: the entity must not be forgotten.
+            state.entities[slot].touched = max(state.entities[slot].touched, minute * MINUTE_US)
             at = push(state.heap, state.allocator, state.entity_lists, 3 * slot + MARKS, MARK_WORDS)
             state.heap[at] = minute
             state.heap[at + 1] = matured

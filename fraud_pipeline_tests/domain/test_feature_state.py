@@ -105,6 +105,21 @@ def test_batch_and_online_take_over_from_each_other(cut: tuple[History, list[His
     assert_same_bits(np.vstack(values), batch(whole)[0])
 
 
+def test_a_label_that_comes_after_half_a_year_without_payments_survives_a_snapshot() -> None:
+    """Found by the test above: the merchant's last payment was past the horizon, its label was an hour old."""
+    start, later = 1_728_000_000 * SECOND, 1_728_000_000 * SECOND + 181 * DAY
+    old = Payment(time=start, customer="a", merchant="m1", amount_minor=100)
+    newest = Payment(time=later, customer="a", merchant="m0", amount_minor=100)
+    change = Change(known_at=later - HOUR, event_time=start, change=1, merchant="m1")
+    again = Payment(time=later, customer="a", merchant="m1", amount_minor=100)
+    whole = History([old, newest, again], [change], [1])
+    state = FeatureState.empty()
+    before = apply_online(state, whole.log[:3])
+    after = apply_online(FeatureState.restore(state.snapshot()), whole.log[3:])
+    assert_same_bits(np.vstack([before, after]), batch(whole)[0])
+    assert after[0, INDEX["merchant_seconds_since_last_fraud"]] < 2 * 3_600
+
+
 @quick
 @given(histories(longest=20, served=True))
 def test_reading_changes_nothing(history: History) -> None:
