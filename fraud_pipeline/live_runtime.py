@@ -172,7 +172,8 @@ class LiveRuntime:
         gc.collect()
         gc.freeze()  # what is there now stays: looking through all of it again and again would hold payments up for 0.1 s
         self.problem = ""
-        log.info("the service decides; its state stands at place %d of the log", self._checkpointed)
+        if self.scorer is not None and self.scorer.live is not None:
+            log.info("the service decides; its state stands at place %d of the log", self.scorer.live.sequence)
         if not self.settings.require_keys and not self.keys.any_made():
             log.warning(
                 "no API key was ever made: everybody on this machine may ask, nobody else (`fraud keys create`)"
@@ -230,7 +231,7 @@ class LiveRuntime:
         )
         await scorer.start(TickCommit(commits, self._writer))
         self.scorer = scorer
-        self._checkpointed = scorer.live.sequence if scorer.live is not None else 0
+        self._checkpointed = scorer.live.kept_at if scorer.live is not None else 0
         self.models.watch()
         self.shadow.start()
         self.keys.start()

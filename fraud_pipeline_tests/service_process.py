@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
+from fraud_pipeline.adapters.process_ending import kill_with_children
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FRAUD_SERVICE: Final = "serving.service:FraudScoringService"
@@ -53,13 +52,8 @@ class ServiceProcess:
             return self.kill()
 
     def kill(self) -> int:
-        """End it and its worker at once, as `kill -9` does. The worker has a session of its own: it is ended by its id."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor = psutil.Process(self.process.pid)
-            supervisor.suspend()  # it would start another worker
-            for process in (*supervisor.children(recursive=True), supervisor):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        """End it and its worker at once, as `kill -9` does."""
+        kill_with_children(self.process.pid)
         return self.process.wait()
 
 

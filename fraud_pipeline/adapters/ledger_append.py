@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from itertools import chain
 from typing import Any, Final
@@ -17,13 +17,12 @@ import sqlalchemy as sa
 
 from fraud_pipeline.adapters.ledger_decisions import ALERTING
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
-from fraud_pipeline.adapters.ledger_schema import writers
+from fraud_pipeline.adapters.ledger_schema import microseconds, writers
 
 Row = tuple[Any, ...]
 Moment = Callable[[datetime], Any]
 SQLITE_ROWS: Final = (256, 32, 4, 1)
 """The driver lets other threads run at each statement and must then wait for its turn again: few statements for many rows."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,6 @@ class AppendStatements:
             for r in records
             if r.decision in ALERTING and r.role == "decided"
         ]
-
-
-def microseconds(moment: datetime) -> int:
-    """µs since 1970 UTC, exactly."""
-    delta = moment - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 @cache

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any, Final
 
 import orjson
 
 from fraud_pipeline.adapters.ledger_connection import DriverConnection
 from fraud_pipeline.adapters.ledger_database import LedgerDatabase
-from fraud_pipeline.adapters.ledger_schema import decisions, transactions
+from fraud_pipeline.adapters.ledger_schema import decisions, moment_of, transactions
 from fraud_pipeline.adapters.ledger_transactions import CHUNK, CONTENT
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import FraudError
@@ -22,7 +22,6 @@ from fraud_pipeline.errors import FraudError
 SLOW_S: Final = 0.2
 """A database that is down says so at once; a network that swallows packets takes seconds to say nothing."""
 PAUSE_S: Final = 2.0
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDTH: Final = len(CONTENT)
 
 
@@ -77,7 +76,7 @@ class LedgerLookup:
     def _found(self, row: tuple[Any, ...]) -> tuple[Transaction, str | None]:
         content = list(row[:_WIDTH])
         if self._sqlite:
-            content[1] = _EPOCH + timedelta(microseconds=content[1])
+            content[1] = moment_of(content[1])
         else:
             content[1] = content[1].astimezone(UTC)
         attributes = content[-1]

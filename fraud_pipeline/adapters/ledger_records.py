@@ -34,15 +34,18 @@ class DecisionRecord:
     role: DecisionRole = "decided"
 
     @classmethod
-    def of(cls, decision: Decision, *, role: DecisionRole = "decided") -> DecisionRecord:
-        """What the ledger keeps of a decision; `Decision.from_json(payload, features=features)` is the way back."""
+    def of(cls, decision: Decision, *, role: DecisionRole = "decided", answer: bytes | None = None) -> DecisionRecord:
+        """What the ledger keeps of a decision; `Decision.from_json(payload, features=features)` is the way back.
+
+        `answer` is its JSON where that was made already.
+        """
         return cls(
             transaction_id=decision.transaction_id,
             decided_at=decision.decided_at,
             decision=decision.decision,
             fraud_probability=decision.fraud_probability,
             model_version=decision.model_version,
-            payload=decision.to_json().decode(),
+            payload=(decision.to_json() if answer is None else answer).decode(),
             features=decision.features,
             role=role,
         )

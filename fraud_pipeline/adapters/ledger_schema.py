@@ -20,6 +20,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
+def microseconds(moment: datetime) -> int:
+    """µs since 1970 UTC, exactly: how SQLite holds a moment."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment_of(count: int) -> datetime:
+    """The reverse of `microseconds`."""
+    return _EPOCH + timedelta(microseconds=count)
+
+
 class UtcTime(TypeDecorator[datetime]):
     """A moment in UTC: `timestamptz` in PostgreSQL, integer microseconds since 1970 in SQLite (which has no such type).
 
@@ -37,12 +47,12 @@ class UtcTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError(f"{value!r} has no time zone")
-        return (value - _EPOCH) // _MICROSECOND if dialect.name == "sqlite" else value
+        return microseconds(value) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        return _EPOCH + timedelta(microseconds=value) if dialect.name == "sqlite" else value.astimezone(UTC)
+        return moment_of(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 ROW_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

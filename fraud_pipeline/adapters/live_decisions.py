@@ -46,7 +46,7 @@ class Made:
     def entries(self) -> list[LedgerEntry]:
         """What the ledger is to keep."""
         return [
-            LedgerEntry(transaction, self.received_at, decision=record_of(decision, answer))
+            LedgerEntry(transaction, self.received_at, decision=DecisionRecord.of(decision, answer=answer))
             for transaction, decision, answer in zip(self.transactions, self.decisions, self.answers, strict=True)
         ]
 
@@ -58,19 +58,6 @@ class Made:
                 self.decisions[place] = replace(decision, degraded=(*decision.degraded, LEDGER_AWAY))
                 self.answers[place] = self.decisions[place].to_json()
         return self.entries()
-
-
-def record_of(decision: Decision, answer: bytes) -> DecisionRecord:
-    """What the ledger keeps of a decision: the answer's very bytes."""
-    return DecisionRecord(
-        transaction_id=decision.transaction_id,
-        decided_at=decision.decided_at,
-        decision=decision.decision,
-        fraud_probability=decision.fraud_probability,
-        model_version=decision.model_version,
-        payload=answer.decode(),
-        features=decision.features,
-    )
 
 
 class DecisionMaker:

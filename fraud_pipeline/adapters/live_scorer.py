@@ -20,9 +20,9 @@ from fraud_pipeline.adapters.group_commit import Group, GroupCommit, Outcome
 from fraud_pipeline.adapters.known_payments import ON_ITS_WAY, Known, KnownPayments
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_lookup import LedgerLookup
-from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, RecordedLabels, ReleasedLabel
+from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, DecisionRecord, RecordedLabels, ReleasedLabel
 from fraud_pipeline.adapters.ledger_transactions import differing_fields
-from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, Computed, DecisionMaker, Made, record_of
+from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, Computed, DecisionMaker, Made
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.live_state import LiveState
 from fraud_pipeline.adapters.log_gate import LogGate
@@ -179,7 +179,7 @@ class LiveScorer:
         await self._admitted()
         decision = self._decisions.aside(transaction, self.state.read(transaction) if computed is None else computed)
         answer = decision.to_json()
-        await asyncio.to_thread(self._ledger.record_decisions, [record_of(decision, answer)])
+        await asyncio.to_thread(self._ledger.record_decisions, [DecisionRecord.of(decision, answer=answer)])
         stored = await asyncio.to_thread(self._ledger.decision, transaction.transaction_id)
         return answer if stored is None else stored.payload.encode()
 

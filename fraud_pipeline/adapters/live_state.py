@@ -44,11 +44,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class LiveState:
-    """A state and the place in the log that it stands at. `history` names what lay before the log."""
+    """A state and the place in the log that it stands at. `history` names what lay before the log.
+
+    `kept_at` is the place of the checkpoint that it was recovered from: what a restart would replay begins there.
+    """
 
     state: FeatureState
     sequence: int
     history: str
+    kept_at: int = 0
 
 
 class LiveStateStore:
@@ -121,7 +125,7 @@ class LiveStateStore:
                 continue
             try:
                 content = self._checkpoints.read(f"{self._folder(history)}/{name}")
-                return LiveState(FeatureState.restore(content), sequence, history)
+                return LiveState(FeatureState.restore(content), sequence, history, kept_at=sequence)
             except StateError as err:
                 log.warning("checkpoint %s is passed over: %s", name, err.message)  # the one before it will do
         return None

@@ -9,7 +9,6 @@ and the logged vectors equal batch.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import shutil
@@ -22,8 +21,8 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
-import psutil
 
+from fraud_pipeline.adapters.process_ending import kill_with_children
 from fraud_pipeline.errors import DependencyError
 
 CONNECTIONS: Final = 12
@@ -114,15 +113,9 @@ class Supervised:
                 await self._end()
 
     async def _end(self) -> None:
-        """BentoML's worker has a session of its own: it is ended by its id, before its supervisor could start another."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        supervisor = psutil.Process(self._process.pid)
-        supervisor.suspend()
-        for process in (*supervisor.children(recursive=True), supervisor):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        await self._process.wait()
+        if self._process is not None and self._process.returncode is None:
+            kill_with_children(self._process.pid)
+            await self._process.wait()
 
     async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
         try:
