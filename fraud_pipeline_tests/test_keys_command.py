@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fraud_pipeline import cli
-from fraud_pipeline.adapters.api_keys import KeyStore
+from fraud_pipeline_tests.key_stores import key_store
 
 Capture = pytest.CaptureFixture[str]
 
@@ -22,7 +22,7 @@ def said(capsys: Capture, *line: str, code: int = 0) -> Any:
 def test_a_key_is_shown_once_and_works(home: Path, capsys: Capture) -> None:
     made = said(capsys, "create", "payment gateway", "--scope", "score", "--scope", "read")
     assert made["scopes"] == ["score", "read"]
-    with KeyStore.open(f"sqlite:///{home / 'ledger.db'}") as store:
+    with key_store(f"sqlite:///{home / 'ledger.db'}") as store:
         found = store.verify(made["key"])
         assert found is not None
         assert (found.key_id, found.name, found.created_at.isoformat()) == (
@@ -43,7 +43,7 @@ def test_the_table_of_a_new_key_has_the_whole_key_on_one_line(home: Path, capsys
     assert cli.run(["keys", "create", "gateway", "--scope", "admin"]) == 0
     answer = capsys.readouterr()
     (line,) = [line for line in answer.out.splitlines() if line.startswith("key")]
-    with KeyStore.open(f"sqlite:///{home / 'ledger.db'}") as store:
+    with key_store(f"sqlite:///{home / 'ledger.db'}") as store:
         assert store.verify(line.split()[1]) is not None
     assert "cannot be shown again" in answer.err
 

@@ -275,6 +275,23 @@ def test_the_checkpoint_of_a_stop_is_where_the_next_start_goes_on(settings: Sett
     run(work)
 
 
+def test_a_start_that_had_to_replay_counts_from_its_checkpoint_not_from_the_logs_end(settings: Settings):
+    """Else a process that is killed again and again leaves ever more to replay."""
+
+    async def work() -> None:
+        async with running(settings) as runtime:
+            for payment in PAYMENTS[:7]:
+                await score(runtime, payment)
+            place = runtime.open_ledger().last_sequence()
+        for path in settings.home.glob("checkpoints/live/local/*/*/*.state"):
+            path.unlink()  # as after a kill: the log is there, no checkpoint is
+        async with running(settings):
+            assert checkpoints(settings) == []
+        assert checkpoints(settings) == [f"{place:016d}.state"]
+
+    run(work)
+
+
 def test_a_stop_with_nothing_new_keeps_no_further_checkpoint(settings: Settings):
     async def work() -> None:
         for _ in range(2):

@@ -13,8 +13,7 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
-from typing import Final, Literal, Self, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
@@ -75,30 +74,10 @@ def hash_secret(secret: str) -> str:
 
 
 class KeyStore:
-    """The table of keys. Use `KeyStore.open`; close it, or use it as a context manager. Threads may share one."""
+    """The table of keys in an open ledger's database (`Ledger.database`). Threads may share one."""
 
     def __init__(self, database: LedgerDatabase) -> None:
         self._database = database
-
-    @classmethod
-    def open(cls, url: str) -> KeyStore:
-        """Open the ledger's database and bring its schema up to date; raises what `Ledger.open` raises."""
-        database = LedgerDatabase(url)
-        try:
-            database.migrate()
-        except BaseException:
-            database.close()
-            raise
-        return cls(database)
-
-    def close(self) -> None:
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def create(self, name: str, scopes: Collection[str], *, now: datetime) -> tuple[ApiKey, str]:
         """Make a key; returns what is kept, and the plain key, which nobody can ask for again.

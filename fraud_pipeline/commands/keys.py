@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,10 +87,13 @@ def revoke(
     )
 
 
-def _open(settings: Settings) -> KeyStore:
+@contextmanager
+def _open(settings: Settings) -> Iterator[KeyStore]:
     from fraud_pipeline.adapters.api_keys import KeyStore
+    from fraud_pipeline.commands.opening import open_ledger
 
-    return KeyStore.open(settings.ledger_url)
+    with open_ledger(settings) as ledger:
+        yield KeyStore(ledger.database)
 
 
 def _summary(key: ApiKey) -> dict[str, Any]:

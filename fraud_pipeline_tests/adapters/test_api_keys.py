@@ -9,17 +9,18 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from fraud_pipeline.adapters.api_keys import SCOPES, ApiKey, KeyStore, hash_secret, verify_among
+from fraud_pipeline.adapters.api_keys import SCOPES, ApiKey, hash_secret, verify_among
 from fraud_pipeline.adapters.cached_keys import CachedKeys
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_database import LedgerDatabase, alembic_config
 from fraud_pipeline.errors import DependencyError, InputError, NotFound
+from fraud_pipeline_tests.key_stores import key_store
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123_456, tzinfo=UTC)
 
 
 def test_a_key_is_verified_by_its_plain_form_and_nothing_near_it(ledger_url: str) -> None:
-    with KeyStore.open(ledger_url) as store:
+    with key_store(ledger_url) as store:
         made, plain = store.create("payment gateway", ["read", "score"], now=NOW)
         other, _ = store.create("analyst", ["label"], now=NOW + timedelta(seconds=1))
         assert plain.startswith(f"fp_{made.key_id}_")
@@ -50,7 +51,7 @@ def test_a_key_is_verified_by_its_plain_form_and_nothing_near_it(ledger_url: str
 
 
 def test_a_revoked_key_is_wrong_for_ever_and_stays_in_the_list(ledger_url: str) -> None:
-    with KeyStore.open(ledger_url) as store:
+    with key_store(ledger_url) as store:
         first, plain = store.create("gateway", ["score"], now=NOW)
         second, other = store.create("gateway", ["score"], now=NOW + timedelta(days=1))
         assert store.any_active()
@@ -65,12 +66,12 @@ def test_a_revoked_key_is_wrong_for_ever_and_stays_in_the_list(ledger_url: str) 
 
 
 def test_an_unknown_id_cannot_be_revoked(ledger_url: str) -> None:
-    with KeyStore.open(ledger_url) as store, pytest.raises(NotFound, match="no API key 'abc'"):
+    with key_store(ledger_url) as store, pytest.raises(NotFound, match="no API key 'abc'"):
         store.revoke("abc", now=NOW)
 
 
 def test_the_secret_is_nowhere_in_the_database_and_not_in_what_is_shown(ledger_url: str) -> None:
-    with KeyStore.open(ledger_url) as store:
+    with key_store(ledger_url) as store:
         made, plain = store.create("gateway", ["admin"], now=NOW)
         secret = plain.removeprefix(f"fp_{made.key_id}_")
         with store._database.reading() as connection:
@@ -84,14 +85,14 @@ def test_the_secret_is_nowhere_in_the_database_and_not_in_what_is_shown(ledger_u
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 65, "\ud800"])
 def test_a_key_needs_a_name_that_can_be_read(name: str, tmp_path) -> None:
-    with KeyStore.open(f"sqlite:///{tmp_path / 'l.db'}") as store:
+    with key_store(f"sqlite:///{tmp_path / 'l.db'}") as store:
         with pytest.raises(InputError, match="is no name for a key"):
             store.create(name, ["score"], now=NOW)
         assert store.list() == ()
 
 
 def test_a_key_needs_scopes_that_exist(tmp_path) -> None:
-    with KeyStore.open(f"sqlite:///{tmp_path / 'l.db'}") as store:
+    with key_store(f"sqlite:///{tmp_path / 'l.db'}") as store:
         with pytest.raises(InputError, match="A key without a scope opens nothing"):
             store.create("x", [], now=NOW)
         with pytest.raises(InputError, match="There is no scope 'root', 'write'") as caught:
@@ -117,7 +118,7 @@ def test_a_ledger_of_before_the_keys_gets_their_table_and_keeps_its_rows(ledger_
     with database.writing() as connection:
         command.upgrade(alembic_config(connection), "0001")
         connection.execute(sa.text("INSERT INTO writers (writer, last_sequence) VALUES ('local', 7)"))
-    with KeyStore.open(ledger_url) as store:
+    with key_store(ledger_url) as store:
         store.create("gateway", ["score"], now=NOW)
     with database.reading() as connection:
         assert connection.execute(sa.text("SELECT last_sequence FROM writers")).scalar_one() == 7
@@ -168,7 +169,7 @@ def test_requests_read_memory_and_only_a_refresh_reads_the_table() -> None:
 
 
 def test_a_revoked_key_stops_working_within_two_seconds_and_a_new_one_starts(ledger_url: str) -> None:
-    with KeyStore.open(ledger_url) as store:
+    with key_store(ledger_url) as store:
         made, plain = store.create("gateway", ["score"], now=NOW)
         with CachedKeys(store.list) as cache:
             assert cache.verify(plain) == made
