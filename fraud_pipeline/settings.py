@@ -209,11 +209,6 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def source_dir(self) -> Path:
-        """The landed world: what `fraud simulate` or `fraud import` wrote."""
-        return self.home / "source"
-
-    @property
     def data_dir(self) -> Path:
         """What the assets materialized, by dataset and day."""
         return self.home / "data"
@@ -242,11 +237,6 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """DAGSTER_HOME of the embedded stack."""
         return self.home / "dagster"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Log files of long-running processes."""
-        return self.home / "logs"
 
 
 def load_settings() -> Settings:

@@ -18,6 +18,7 @@ from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerWriter
 from fraud_pipeline.adapters.live_state import LiveStateStore
 from fraud_pipeline.adapters.local_journal import LocalJournal
+from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.errors import DependencyError
 from fraud_pipeline.live_runtime import LiveRuntime
@@ -334,7 +335,7 @@ def test_labels_of_the_landed_history_are_fed_once(settings: Settings):
                     (label.known_at, label.transaction_id) for label in due
                 ]
                 assert ledger.last_sequence() == len(due)
-                assert ledger.waiting_labels() == 0
+                assert len(ledger.waiting_ids()) == 0
                 assert state_of(runtime) == replayed(settings, ledger)
 
     run(work)
@@ -343,15 +344,15 @@ def test_labels_of_the_landed_history_are_fed_once(settings: Settings):
 def test_a_payment_of_the_history_can_be_labelled_and_an_unknown_one_waits(settings: Settings):
     async def work() -> None:
         async with running(settings) as runtime:
-            day = runtime.history.days()[-3]
-            past = runtime.history._source.read_day("transactions", day).to_pylist()[0]["transaction_id"]
+            source = SourceStore(settings.home)
+            past = source.read_day("transactions", source.days("transactions")[-3]).to_pylist()[0]["transaction_id"]
             known_at = HISTORY_END + timedelta(days=40)
             labels = [Label(past, True, "analyst", "ann", known_at), Label("live-0", True, "analyst", "ann", known_at)]
             recorded = await runtime.record_labels(labels)
             assert [each.change.transaction_id for each in recorded.released] == [past]
             assert recorded.waiting == ("live-0",)
             await score(runtime, PAYMENTS[0])
-            assert runtime.open_ledger().waiting_labels() == 0
+            assert runtime.open_ledger().waiting_ids() == set()
             assert state_of(runtime) == replayed(settings, runtime.open_ledger())
 
     run(work)

@@ -50,7 +50,7 @@ def build_app(runtime: LiveRuntime) -> Starlette:
             name=route.name,
         )
         for route in sorted(ROUTES, key=lambda each: each.name != "score")  # the busiest first
-        if route.name in handlers
+        if route.name not in BENTOML_ROUTES
     ]
     routes.append(Route("/docs.json", _openapi, methods=["GET"], name="docs"))  # what BentoML's page at / shows
     app = Starlette(

@@ -6,8 +6,8 @@ when their time has come, as a bank's file would be. Knows nothing of state or H
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -50,10 +50,6 @@ class HistoryLabels:
             if not wanted:
                 break
         return found
-
-    def days(self) -> Sequence[date]:
-        """The history's days; none where nothing has landed."""
-        return self._source.days("transactions") if self._source.exists() else ()
 
     @staticmethod
     def _label(row: dict[str, Any]) -> Label:

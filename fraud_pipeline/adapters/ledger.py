@@ -172,11 +172,6 @@ class Ledger:
         with self._database.reading() as connection:
             return list(ledger_labels.select_known(connection, since, until))
 
-    def waiting_labels(self) -> int:
-        """How many labels wait for their transaction."""
-        with self._database.reading() as connection:
-            return ledger_labels.count_waiting(connection)
-
     def read_log(self, writer: str = LOCAL_WRITER, *, after: int = 0) -> Iterator[LogEvent]:
         """A writer's log after a sequence: transactions and label changes in their one order.
 

@@ -110,11 +110,6 @@ def select_after(connection: Connection, writer: str, after: int, *, limit: int)
     return [(row["sequence"], _change(row, _joined_transaction(row))) for row in rows]
 
 
-def count_waiting(connection: Connection) -> int:
-    """Labels whose transaction has not shown up."""
-    return connection.execute(sa.select(sa.func.count()).where(labels.c.change.is_(None))).scalar_one()
-
-
 def waiting_ids(connection: Connection) -> set[str]:
     """Ids of unknown transactions that a label waits for."""
     return set(connection.execute(sa.select(labels.c.transaction_id).where(labels.c.change.is_(None))).scalars())

@@ -79,9 +79,3 @@ def test_a_home_without_a_world_has_nothing_to_tell(tmp_path: Path):
     history = HistoryLabels(SourceStore(tmp_path))
     assert history.due(after=None, until=HISTORY_END + 9 * DAY) == []
     assert history.payments(["t1"]) == []
-    assert list(history.days()) == []
-
-
-def test_the_days_are_those_of_its_payments(history: HistoryLabels, source: SourceStore):
-    assert list(history.days()) == source.days("transactions")
-    assert len(history.days()) == 12

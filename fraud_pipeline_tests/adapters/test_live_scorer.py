@@ -195,7 +195,7 @@ def test_a_label_before_its_payment_follows_it_at_once(settings: Settings, at_on
             words = [event.transaction is not None for event in rig.ledger.read_log()]
             assert words.count(False) == 2
             await rig.check()
-            assert rig.ledger.waiting_labels() == 0
+            assert rig.ledger.waiting_ids() == set()
 
     run(work)
 
@@ -207,7 +207,7 @@ def test_labels_before_their_payments_survive_a_restart_and_a_batch(settings: Se
         async with LiveRig(settings) as rig:
             answers = await rig.scorer.score_many(PAYMENTS[:40], received_at=HISTORY_END)
             assert answers == [rig.answer_of(payment.transaction_id) for payment in PAYMENTS[:40]]
-            assert rig.ledger.waiting_labels() == 0
+            assert rig.ledger.waiting_ids() == set()
             await rig.check()
 
     run(work)

@@ -150,7 +150,7 @@ def test_a_payment_that_a_label_waits_for_does_not_shut_the_journals_way(setting
             await rig.check()
             assert said(await rig.score(PAYMENTS[1]), "degraded") == []
             await rig.check()
-            assert rig.ledger.waiting_labels() == 0
+            assert rig.ledger.waiting_ids() == set()
 
     run(work)
 
