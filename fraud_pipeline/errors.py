@@ -3,6 +3,7 @@
 FraudError
     InputError              the caller's: exit code 2, HTTP 422, dead letter
         InvalidTransaction  one event breaks the Transaction contract; names every field
+        MalformedJson       a body or a message that is not one strict JSON object
         MappingError        an import mapping names what is not there
         DatasetError        a file, a day or a world that cannot be used as it is
         TrainingDataError   too few days or frauds to learn from
@@ -58,6 +59,14 @@ class InvalidTransaction(InputError):
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__("; ".join(str(v) for v in violations), remedy="Correct the named fields and send it again.")
+        self.violations = violations
+
+
+class MalformedJson(InputError):
+    """Not one JSON object with one meaning; `violations` names the broken fields where they can be told."""
+
+    def __init__(self, message: str, violations: tuple[Violation, ...]) -> None:
+        super().__init__(message, remedy="Send one JSON object in UTF-8, without NaN and without a name twice.")
         self.violations = violations
 
 
