@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The newest migration: compared with the database at every start, so that a start that needs none loads no Alembic."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -147,7 +147,12 @@ labels = sa.Table(
     sa.UniqueConstraint("transaction_id", "is_fraud", "source", "author", "known_at"),
     sa.UniqueConstraint("writer", "sequence"),
     sa.Index(None, "known_at"),
-)
+    # The few that wait for their transaction (writer NULL) or for their place in a Kafka log (sequence NULL).
+    sa.Index(
+        None, "writer", "transaction_id",
+        sqlite_where=sa.text("sequence IS NULL"), postgresql_where=sa.text("sequence IS NULL"),
+    ),
+)  # fmt: skip
 
 promotions = sa.Table(
     "promotions",
@@ -216,4 +221,25 @@ api_keys = sa.Table(
     sa.Column("scopes", sa.JSON, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("revoked_at", UtcTime),
+)
+
+sink_positions = sa.Table(
+    "sink_positions",
+    metadata,
+    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    # The ledger holds what the topic says in [first_offset, next_offset): moved in the transaction that writes the rows.
+    sa.Column("first_offset", sa.BigInteger, nullable=False),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+)
+
+minute_closings = sa.Table(
+    "minute_closings",
+    metadata,
+    sa.Column("writer", sa.String, primary_key=True),
+    sa.Column("minute", sa.BigInteger, primary_key=True, autoincrement=False),
+    # The place in the writer's log at which the minute was closed.
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("by_clock", sa.Boolean, nullable=False),
+    sa.Index(None, "writer", "sequence"),
 )
