@@ -6,7 +6,7 @@ labels and arriving transactions from missing each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -108,6 +108,21 @@ def select_after(connection: Connection, writer: str, after: int, *, limit: int)
     )
     rows = connection.execute(query).mappings()
     return [(row["sequence"], _change(row, _joined_transaction(row))) for row in rows]
+
+
+def select_unplaced(
+    connection: Connection, of_writers: Collection[str], *, limit: int
+) -> list[tuple[int, Label, LabelChange, str]]:
+    """Labels of known transactions that have no place in these writers' logs yet: number, label, change and writer."""
+    query = (
+        sa.select(labels, *_TRANSACTION_COLUMNS)
+        .join_from(labels, transactions, labels.c.transaction_id == transactions.c.transaction_id)
+        .where(labels.c.sequence.is_(None), labels.c.writer.in_(sorted(of_writers)))
+        .order_by(labels.c.label_id)
+        .limit(limit)
+    )
+    rows = connection.execute(query).mappings()
+    return [(row["label_id"], _label(row), _change(row, _joined_transaction(row)), row["writer"]) for row in rows]
 
 
 def waiting_ids(connection: Connection) -> set[str]:

@@ -60,14 +60,20 @@ def read_page(connection: Connection, writer: str, after: int, *, until: int, ex
 
     StateError for a gap: a place that is neither a payment nor a label.
     """
+    page = read_places(connection, writer, after, until=until, extra=extra)
+    if (found := len(page.events) + len(page.labels)) != page.places:
+        raise StateError(
+            f"The log of writer {writer} has {found} of the {page.places} places after {after}.",
+            remedy="Rows were removed from the ledger: restore it from a backup. A gap is never skipped.",
+        )
+    return page
+
+
+def read_places(connection: Connection, writer: str, after: int, *, until: int, extra: tuple[str, ...] = ()) -> LogPage:
+    """`read_page` of a log in which places may be empty: a Kafka partition's, with its markers, repeats and bad messages."""
     last = min(until, after + PAGE)
     events = _table(connection, _events(writer, after, last, extra), (*_EVENT_COLUMNS, *extra, "sequence"))
     changes = _table(connection, _changes(writer, after, last), (*_LABEL_COLUMNS, "sequence"))
-    if len(events) + len(changes) != last - after:
-        raise StateError(
-            f"The log of writer {writer} has {len(events) + len(changes)} of the {last - after} places after {after}.",
-            remedy="Rows were removed from the ledger: restore it from a backup. A gap is never skipped.",
-        )
     places, of_labels = events["sequence"].to_numpy(), changes["sequence"].to_numpy()
     return LogPage(after, last, events, changes, np.searchsorted(places, of_labels).astype(np.int64))
 
