@@ -10,6 +10,7 @@ import json
 import math
 import re
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -20,7 +21,9 @@ MAX_DEPTH: Final = 16
 """Ours have three levels."""
 _LONG_AMOUNT: Final = re.compile(rb'"amount"\s*:\s*-?(?:[0-9.]{14,}|[0-9.]*[eE])')
 """More digits than an amount needs, perhaps more than a double holds; or an exponent, which may make it too small for one."""
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[67]")
 
+_NESTING: Final = frozenset((dict, list))
 NO_OBJECT: Final = (Violation("", "", "must be a JSON object, in UTF-8"),)
 """What is broken where no field can be named."""
 
@@ -36,10 +39,22 @@ def strict_object(body: bytes) -> dict[str, Any]:
     keys, depth = _keys_and_depth(value)
     if depth > MAX_DEPTH:
         raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels.")
-    # A key ends in `":`; where it is not so, or a text holds the like, the counts differ for no reason, and nothing is lost.
-    if body.count(b'":') != keys or _LONG_AMOUNT.search(body):
+    # Every key that was written ends in `":`, unless there is a space before its colon. Texts may hold either: then the
+    # closer look is for nothing, and nothing is lost.
+    if body.count(b'":') != keys or _has_spaced_colon(body) or _hides_amount(body):
         return _looked_at_closely(body)
     return value
+
+
+def _has_spaced_colon(body: bytes) -> bool:
+    return b" :" in body or any(space in body and space + b":" in body for space in (b"\n", b"\t", b"\r"))
+
+
+def _hides_amount(body: bytes) -> bool:
+    """Whether an amount may have been rounded, be it under a name that is spelled with escapes."""
+    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
+        return True
+    return _LONG_AMOUNT.search(body) is not None
 
 
 def _not_json(body: bytes, err: orjson.JSONDecodeError) -> MalformedJson:
@@ -87,15 +102,12 @@ def _keys_and_depth(value: dict[str, Any]) -> tuple[int, int]:
     level: list[Any] = [value]
     while level:
         depth += 1
-        inner: list[Any] = []
-        for each in level:
-            if type(each) is dict:
-                keys += len(each)
-                members: Any = each.values()
-            else:
-                members = each
-            inner += [member for member in members if type(member) is dict or type(member) is list]
-        level = inner
+        objects = [each for each in level if type(each) is dict]
+        keys += sum(map(len, objects))
+        members = list(chain.from_iterable(map(dict.values, objects)))
+        members += chain.from_iterable(each for each in level if type(each) is list)
+        kinds = set(map(type, members))
+        level = [each for each in members if type(each) in _NESTING] if kinds & _NESTING else []
     return keys, depth
 
 

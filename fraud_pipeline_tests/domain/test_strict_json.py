@@ -28,6 +28,9 @@ def test_spaces_before_colons_and_colons_in_texts_lose_nothing() -> None:
         (b'{"a": [1, -Infinity]}', "a[1]", "must be a finite number"),
         (b'{"a": "\\ud800"}', "a", "must not hold a lone surrogate"),
         (b'{"a": 1, "a": 2}', "a", "is given twice"),
+        (b'{"a": 1, "a" : 2}', "a", "is given twice"),
+        (b'{"a": 1, "a"\n: 2}', "a", "is given twice"),
+        (b'{"a" : 1, "a"\t: 2, "b": "\\":"}', "a", "is given twice"),
         (b'{"a": [{"b": 1, "b": 1}]}', "b", "is given twice"),
         (b'{"a": {"\\u0062": 1, "b": 1}}', "b", "is given twice"),
         (b"[1]", "", "must be a JSON object, in UTF-8"),
@@ -55,3 +58,8 @@ def test_every_broken_field_is_named() -> None:
 def test_a_long_amount_is_kept_as_it_was_written() -> None:
     assert strict_object(b'{"amount": 10.010000000000000001}')["amount"] == Decimal("10.010000000000000001")
     assert strict_object(b'{"amount": 1e-400}')["amount"] == Decimal("1e-400")
+
+
+def test_the_name_of_an_amount_may_be_spelled_with_escapes() -> None:
+    (amount,) = strict_object(b'{"\\u0061mount": 10.010000000000000001}').values()
+    assert amount == Decimal("10.010000000000000001")
