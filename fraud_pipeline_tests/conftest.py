@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fraud_pipeline import telemetry
+from fraud_pipeline_tests.servers import kafka, postgres, valkey  # noqa: F401 - fixtures of every test
 
 telemetry.disable()
 # As the command line sets it: two workers' OpenMP threads that spin on the same two cores take many times as long.

@@ -10,25 +10,19 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from fraud_pipeline_tests.postgres_server import PostgresServer
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[sa.URL]:
-    """The address of a server of our own, on a socket in a folder of our own, ended by its process id."""
-    with PostgresServer() as server:
-        yield server.url
+from fraud_pipeline.adapters.local_services.postgres_server import PostgresServer
 
 
 @pytest.fixture
-def postgres_url(postgres_server: sa.URL) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """An empty database, dropped afterwards."""
     name = f"test_{uuid4().hex}"
-    admin = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    server = sa.make_url(postgres.address)
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     try:
-        yield postgres_server.set(database=name).render_as_string(hide_password=False)
+        yield server.set(database=name).render_as_string(hide_password=False)
     finally:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

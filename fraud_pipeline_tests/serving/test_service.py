@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.local_services.postgres_server import PostgresServer
 from fraud_pipeline.settings import Settings
 from fraud_pipeline_tests.bundles import write_bundle
-from fraud_pipeline_tests.postgres_server import PostgresServer
+from fraud_pipeline_tests.servers import server_of_my_own
 from fraud_pipeline_tests.service_process import ServiceProcess, service_running
 from fraud_pipeline_tests.serving.home import append_promotion, promote_bundle, serving_home
 
@@ -212,7 +213,7 @@ def test_a_second_process_is_refused_with_the_reason(settings: Settings, service
 
 
 def test_a_database_that_goes_away_is_bridged_by_the_journal(tmp_path: Path) -> None:
-    with PostgresServer() as server:
+    with server_of_my_own(PostgresServer) as server:
         settings = serving_home(tmp_path / "home").model_copy(update={"ledger_url": server.address})
         promote_bundle(settings, write_bundle(tmp_path / "made"), 1)
         environment = {"FRAUD_HOME": str(settings.home), "FRAUD_LEDGER_URL": server.address, "FRAUD_DAGSTER_URL": ""}

