@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from fraud_pipeline.adapters import ledger_outbox, ledger_sink
+from fraud_pipeline.adapters import ledger_sink
 from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.ledger_outbox import LedgerOutbox
 from fraud_pipeline.adapters.ledger_records import RecordedTransaction
 from fraud_pipeline.adapters.ledger_sink import LedgerSink, PositionLost
 from fraud_pipeline.adapters.ledger_sink_rows import Move, SinkBatch
@@ -105,20 +106,24 @@ def test_a_known_partition_goes_on_where_it_was_and_a_new_one_where_it_is_told_t
 
 def test_a_label_of_the_inbox_makes_a_change_that_waits_to_be_sent(ledger: Ledger, sink: LedgerSink):
     write(sink, 0, 2, transactions=[raw(1, 0)], alerts=[alert(1)], inbox=[label(1), label(1, is_fraud=False, days=4)])
-    found = ledger_outbox.unsent(ledger.database, [WRITER], limit=10)
+    found = LedgerOutbox(ledger.database).unsent([WRITER], limit=10)
     assert [(u.label, u.change.change, u.change.customer_id, u.writer) for u in found] == [
         (label(1), 1, "c1", WRITER), (label(1, is_fraud=False, days=4), -1, "c1", WRITER),
     ]  # fmt: skip
-    assert ledger_outbox.unsent(ledger.database, ["transactions[1]"], limit=10) == []
-    assert ledger_outbox.unsent(ledger.database, [WRITER], limit=1) == found[:1]
+    assert LedgerOutbox(ledger.database).unsent(["transactions[1]"], limit=10) == []
+    assert LedgerOutbox(ledger.database).unsent([WRITER], limit=1) == found[:1]
     assert ledger.open_alerts() == []
 
 
 def test_a_label_read_back_from_the_log_has_its_place_and_is_sent_no_more(ledger: Ledger, sink: LedgerSink):
+    outbox = LedgerOutbox(ledger.database)
     write(sink, 0, 2, transactions=[raw(1, 0)], inbox=[label(1)])
+    (unsent,) = outbox.unsent([WRITER], limit=10)
+    assert (outbox.placed([unsent.label_id]), outbox.counts()) == (set(), (0, 1))
     done = write(sink, 2, 6, labels=[placed(label(1), 1, 4)])
     assert (done.rows["labels"], done.repeats["labels"]) == (1, 0)
-    assert ledger_outbox.unsent(ledger.database, [WRITER], limit=10) == []
+    assert (outbox.unsent([WRITER], limit=10), outbox.counts()) == ([], (0, 0))
+    assert outbox.placed([unsent.label_id, 99]) == {unsent.label_id}
     again = write(sink, 6, 9, labels=[placed(label(1), 1, 8)])
     assert (again.rows["labels"], again.repeats["labels"]) == (0, 1)
     assert [event.sequence for event in ledger.read_log(WRITER, after=0)] == [4]
@@ -136,23 +141,23 @@ def test_a_label_for_an_unknown_payment_is_released_when_it_comes(
 ):
     monkeypatch.setattr(ledger_sink, "FEW_WAITING", few)
     write(sink, 0, 1, inbox=[label(1), label(7)])
-    assert ledger_outbox.waiting(ledger.database) == 2
+    assert LedgerOutbox(ledger.database).counts() == (2, 0)
     done = write(sink, 1, 3, transactions=[raw(1, 1), raw(2, 2)])
     assert done.released == 1
-    (found,) = ledger_outbox.unsent(ledger.database, [WRITER], limit=10)
+    (found,) = LedgerOutbox(ledger.database).unsent([WRITER], limit=10)
     assert (found.label, found.change.change) == (label(1), 1)
     assert ledger.waiting_ids() == {"t7"}
 
 
 def test_a_label_and_its_payment_in_one_batch_find_each_other(ledger: Ledger, sink: LedgerSink):
     write(sink, 0, 1, transactions=[raw(1, 0)], inbox=[label(1)])
-    assert len(ledger_outbox.unsent(ledger.database, [WRITER], limit=10)) == 1
+    assert len(LedgerOutbox(ledger.database).unsent([WRITER], limit=10)) == 1
 
 
 def test_a_label_that_the_service_recorded_waits_to_be_sent_too(ledger: Ledger, sink: LedgerSink):
     write(sink, 0, 1, transactions=[raw(1, 0)])
     ledger.record_labels([label(1)])
-    assert [u.label for u in ledger_outbox.unsent(ledger.database, [WRITER], limit=10)] == [label(1)]
+    assert [u.label for u in LedgerOutbox(ledger.database).unsent([WRITER], limit=10)] == [label(1)]
 
 
 def test_an_alert_whose_label_came_first_is_closed_at_once(ledger: Ledger, sink: LedgerSink):
@@ -165,13 +170,14 @@ def test_a_database_that_ended_the_session_is_a_dependency_and_the_next_write_su
     with Ledger.open(postgres_url) as ledger:
         sink = LedgerSink(ledger.database)
         write(sink, 0, 1, transactions=[raw(1, 0)])
-        with (
-            pytest.raises(DependencyError, match="does not answer"),
-            ledger.database.writing() as connection,
-            sink._cursor(connection) as cursor,
-        ):
-            end_sessions(postgres_url)
-            cursor.execute("SELECT 1")
+
+        def query_after_the_session_ended() -> None:
+            with ledger.database.writing() as connection, sink._cursor(connection) as cursor:
+                end_sessions(postgres_url)
+                cursor.execute("SELECT 1")
+
+        with pytest.raises(DependencyError, match="does not answer"):
+            query_after_the_session_ended()
         write(sink, 1, 2, transactions=[raw(2, 1)])
         assert sink.positions() == {KEY: 2}
 
