@@ -1,0 +1,1 @@
+"""The stream: processes around the log in Kafka."""
