@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from fraud_pipeline.adapters.local_services.kafka_jars import java, kafka_jars
 from fraud_pipeline.adapters.local_services.ports import HOST, free_port
-from fraud_pipeline.adapters.local_services.server import LocalServer
+from fraud_pipeline.adapters.local_services.server import LOG_LINES, LocalServer, complaint_in
 from fraud_pipeline.errors import DependencyError
 
 HEAP: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")
@@ -83,13 +83,15 @@ class KafkaServer(LocalServer):
         )
         if made.returncode != 0:
             shutil.rmtree(self.folder / "data", ignore_errors=True)
-            raise DependencyError(f"Kafka could not format {self.folder / 'data'}.\n{made.stdout}{made.stderr}")
+            raise DependencyError(
+                f"Kafka could not format {self.folder / 'data'}.\n{complaint_in(made.stdout + made.stderr)}"
+            )
 
     def _command(self) -> list[str]:
         return [self._java, *HEAP, *LOGGING, "-cp", self._class_path, "kafka.Kafka", str(self._properties)]
 
     def _is_ready(self) -> bool:
-        return STARTED in self.said(lines=1_000)
+        return STARTED in self.said(lines=LOG_LINES)
 
 
 def server_settings(data: Path, port: int, *, controller_port: int) -> dict[str, str]:

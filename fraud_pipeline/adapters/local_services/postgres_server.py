@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from fraud_pipeline.adapters.local_services.ports import HOST
-from fraud_pipeline.adapters.local_services.server import INSTALL, LocalServer
+from fraud_pipeline.adapters.local_services.server import INSTALL, LocalServer, complaint_in
 from fraud_pipeline.errors import DependencyError
 
 USER: Final = "postgres"
@@ -72,7 +72,9 @@ class PostgresServer(LocalServer):
         )
         if made.returncode != 0:
             shutil.rmtree(self._data, ignore_errors=True)
-            raise DependencyError(f"PostgreSQL could not make its data in {self._data}.\n{made.stdout}{made.stderr}")
+            raise DependencyError(
+                f"PostgreSQL could not make its data in {self._data}.\n{complaint_in(made.stdout + made.stderr)}"
+            )
 
     def _refuse_closed_folders(self) -> None:
         """Say which folder keeps the unprivileged account out, instead of opening it."""

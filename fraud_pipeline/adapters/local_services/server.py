@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
-import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,13 +22,22 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 from fraud_pipeline.adapters.local_services.ports import HOST, accepts, free_port
+from fraud_pipeline.adapters.local_services.process_file import ProcessFile
 from fraud_pipeline.errors import Busy, DependencyError
 
 INSTALL: Final = "Install the servers: pip install 'fraud-pipeline[services]'."
 LOOK_S: Final = 0.02
 """Between two looks at a server that starts or stops: short beside the 0.1 s that the quickest of them takes."""
 SAID_LINES: Final = 15
-"""Lines of a log that an error shows: a Java exception with its cause fits."""
+"""Lines of a log that an error shows: an exception with its causes fits."""
+LOG_LINES: Final = 1_000
+"""Lines of a log in which something is looked for: more than any start writes."""
+
+
+def complaint_in(output: str) -> str:
+    """The end of what a program said, without the frames of a Java stack, which would push out what it says."""
+    told = [line for line in output.splitlines() if not re.match(r"\s+(at|\.\.\.) ", line)]
+    return "\n".join(told[-SAID_LINES:])
 
 
 class LocalServer(ABC):
@@ -53,18 +62,18 @@ class LocalServer(ABC):
         self.log = self.folder / "server.log"
         self._port = port
         self._ends_with_parent = ends_with_parent
-        self._child: subprocess.Popen[bytes] | None = None
+        self._file = ProcessFile(self.folder)
         self._said_before = 0
 
     @property
     def port(self) -> int:
         """The port it listens on, or did last; 0 where it has never been started."""
-        return self._port or int(self._state().get("port", 0))
+        return self._port or self._file.port
 
     @property
     def pid(self) -> int | None:
         """Its process, while that runs."""
-        process = self._process()
+        process = self._file.process()
         return None if process is None else int(process.pid)
 
     @property
@@ -93,8 +102,9 @@ class LocalServer(ABC):
             Busy: it runs on another port than the one asked for.
             DependencyError: its package is missing, its port is taken, or it did not get ready in time; with its log's end.
         """
-        if importlib.util.find_spec(self.package) is None:
-            raise DependencyError(f"{self.title} cannot be started: {self.package} is not installed.", remedy=INSTALL)
+        for package in (self.package, "psutil"):
+            if importlib.util.find_spec(package) is None:
+                raise DependencyError(f"{self.title} cannot be started: {package} is not installed.", remedy=INSTALL)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             if self.is_running:
@@ -102,16 +112,19 @@ class LocalServer(ABC):
                 return
             self._choose_port()
             self._prepare()
-            self._spawn()
+            child = self._spawn()
             try:
-                self._wait_until_ready()
+                self._wait_until_ready(child)
             except BaseException:
                 self.kill()
                 raise
+            finally:
+                if child.poll() is None:
+                    child.returncode = 0  # it may outlive us: Popen would warn that nobody waited for it
 
     def stop(self) -> None:
         """Stop it cleanly, or by force where that takes too long; nothing happens where it does not run."""
-        process = self._process()
+        process = self._file.process()
         if process is None:
             return
         self.resume()  # a held process hears no signal
@@ -119,12 +132,12 @@ class LocalServer(ABC):
             os.kill(process.pid, self.stop_signal)
         if not self._ended(process, self.stop_s):
             self.kill()
-        self._forget()
+        self._file.forget_process(self.port)
 
     def kill(self) -> None:
         """End it and what it started with SIGKILL, as a machine that fails does."""
         self._signal_all(signal.SIGKILL)
-        self._forget()
+        self._file.forget_process(self.port)
 
     def pause(self) -> None:
         """Hold it and what it started (SIGSTOP): connections stand, nobody answers."""
@@ -165,13 +178,13 @@ class LocalServer(ABC):
         """More arguments of Popen."""
         return {}
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         command = self._command()
         if self._ends_with_parent and shutil.which("setpriv"):
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         with self.log.open("ab") as output:
             self._said_before = output.tell()
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -180,46 +193,29 @@ class LocalServer(ABC):
                 start_new_session=True,  # Ctrl-C at the terminal is not meant for it
                 **self._spawn_options(),
             )
-        import psutil
+        self._file.remember(child.pid, self.port)
+        return child
 
-        created = psutil.Process(self._child.pid).create_time()
-        self._write_state({"pid": self._child.pid, "created": created, "port": self.port})
-
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.start_s
         while not self._is_ready():
             why = ""
-            if self._child is not None and self._child.poll() is not None:
-                why = f"it ended with exit code {self._child.returncode}"
+            if child.poll() is not None:
+                why = f"it ended with exit code {child.returncode}"
             elif time.monotonic() > deadline:
                 why = f"waited {self.start_s:g} s"
             if why:
                 raise DependencyError(
-                    f"{self.title} was not ready on {HOST}:{self.port}: {why}.\n{self.said()}",
+                    f"{self.title} was not ready on {HOST}:{self.port}: {why}.\n{complaint_in(self.said(lines=LOG_LINES))}",
                     remedy=f"Its whole log: {self.log}",
                 )
             time.sleep(LOOK_S)
-
-    def _process(self) -> Any:
-        """The process of the state file, if it is still that one: numbers of processes are used again."""
-        import psutil
-
-        state = self._state()
-        if "pid" not in state:
-            return None
-        try:
-            process = psutil.Process(state["pid"])
-            if process.create_time() == state["created"] and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        except psutil.NoSuchProcess:
-            pass
-        return None
 
     def _signal_all(self, number: signal.Signals) -> None:
         """To the server first, or it would start new children; then to those."""
         import psutil
 
-        process = self._process()
+        process = self._file.process()
         if process is None:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -253,7 +249,7 @@ class LocalServer(ABC):
             )
 
     def _refuse_another_port(self) -> None:
-        runs_on = self._state()["port"]
+        runs_on = self._file.port
         if self._port not in {0, runs_on}:
             raise Busy(
                 f"{self.title} in {self.folder} runs on port {runs_on}, not on {self._port}.",
@@ -265,22 +261,3 @@ class LocalServer(ABC):
         with (self.folder / "server.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-    def _state(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.folder / "server.json").read_text()))
-        except FileNotFoundError:
-            return {}
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        new = self.folder / "server.json.new"
-        new.write_text(json.dumps(state))
-        os.replace(new, self.folder / "server.json")
-
-    def _forget(self) -> None:
-        """The process is gone; its port is kept for the next start."""
-        if self._child is not None:
-            self._child.wait()
-            self._child = None
-        if self.folder.exists():
-            self._write_state({"port": self.port})
