@@ -157,6 +157,14 @@ class Settings(BaseSettings):
     journal_limit: int = Field(
         100_000, ge=1, description="Scoring service: decisions that the local journal may hold before it refuses."
     )
+    state_view_url: str = Field(
+        "",
+        description=(
+            "Redis or Valkey that shows the scorers' state to REST replicas: redis://..., rediss://... or unix://...; with "
+            "FRAUD_KAFKA_BOOTSTRAP_SERVERS it makes `fraud serve` one of any number of replicas. Empty: none."
+        ),
+    )
+    state_view_prefix: str = Field("fraud", min_length=1, description="What the names of the state view's keys begin with.")
     challenger_share: float = Field(
         0.0,
         ge=0,
@@ -180,6 +188,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "an address needs a scheme, such as sqlite:///path, postgresql+psycopg://..., file:///path or s3://..."
             )
+        return value
+
+    @field_validator("state_view_url")
+    @classmethod
+    def _is_a_view(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("an address of Redis or Valkey begins with redis://, rediss:// or unix://")
         return value
 
     @field_validator("currency")
