@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -46,9 +46,7 @@ class LabelProducer(Protocol):
 
     def init_transactions(self, timeout: float) -> None: ...
     def begin_transaction(self) -> None: ...
-    def produce(
-        self, topic: str, *, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
-    ) -> None: ...
+    def produce(self, topic: str, *, partition: int, key: bytes, value: bytes, headers: Any) -> None: ...
     def commit_transaction(self, timeout: float) -> None: ...
 
 
