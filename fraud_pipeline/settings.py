@@ -19,6 +19,8 @@ from fraud_pipeline.domain.iso_codes import CURRENCIES
 from fraud_pipeline.errors import SettingsError
 
 PREFIX = "FRAUD_"
+SHORTEST_RETENTION_DAYS = 98
+"""STATE_HORIZON, the maturity of labels, and a day that has begun."""
 
 
 class Settings(BaseSettings):
@@ -164,7 +166,9 @@ class Settings(BaseSettings):
             "FRAUD_KAFKA_BOOTSTRAP_SERVERS it makes `fraud serve` one of any number of replicas. Empty: none."
         ),
     )
-    state_view_prefix: str = Field("fraud", min_length=1, description="What the names of the state view's keys begin with.")
+    state_view_prefix: str = Field(
+        "fraud", min_length=1, description="What the names of the state view's keys begin with."
+    )
     challenger_share: float = Field(
         0.0,
         ge=0,
@@ -174,6 +178,21 @@ class Settings(BaseSettings):
     dagster_url: str = Field(
         "http://127.0.0.1:3000",
         description="Dagster's webserver, for `POST /drift/run` and links; empty where there is none.",
+    )
+
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that the metrics of the stream's processes listen on (`fraud sink`)."
+    )
+    sink_metrics_port: int = Field(
+        9402, ge=0, le=65_535, description="Sink: port of its metrics (`fraud sink`); 0 is none."
+    )
+    ledger_retention_days: int = Field(
+        0,
+        ge=0,
+        description=(
+            "Sink: days after which payments without a label, decisions and closed alerts are deleted from the ledger; 0 keeps "
+            "everything, and fewer than 98 are refused."
+        ),
     )
 
     @field_validator("home")
@@ -215,6 +234,15 @@ class Settings(BaseSettings):
             ValueError,
         ) as err:  # unknown, a folder of zones such as "Europe", and not even a name
             raise ValueError("not an IANA time zone, such as UTC or Europe/Berlin") from err
+        return value
+
+    @field_validator("ledger_retention_days")
+    @classmethod
+    def _keeps_what_state_is_made_of(cls, value: int) -> int:
+        if 0 < value < SHORTEST_RETENTION_DAYS:
+            raise ValueError(
+                f"a state rebuilt from the ledger needs {SHORTEST_RETENTION_DAYS} days: 90 of payments and 7 of labels"
+            )
         return value
 
     @model_validator(mode="after")
