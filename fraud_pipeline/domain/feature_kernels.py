@@ -95,18 +95,25 @@ def has_room_for_label(state, label):
 def read_event(state, event, out):
     """All features of the event, from what came before it, into `out` (float32 [features])."""
     t = own_time(state, event)
-    ts = max(t, state.clock[WATERMARK] - LATE_READ_US)
-    minute = last_readable_minute(ts)
+    ts = shared_time(state, t)
+    read_own(state, event, t, out)
+    read_shared(state, event, ts, out)
+
+
+@compiled
+def shared_time(state, t):
+    """The time as of which shared state is read: the customer's, but not more than LATE_READ behind the writer's newest."""
+    return max(t, state.clock[WATERMARK] - LATE_READ_US)
+
+
+@compiled
+def read_own(state, event, t, out):
+    """What depends on the payment and its customer alone: amount, own history at time `t`, calendar."""
     amount = event.amount / 100.0
     out[F_AMOUNT] = amount
     out[F_AMOUNT + 1] = math.log1p(amount)
     out[F_AMOUNT + 2] = 1.0 if event.amount % 100 == 0 else 0.0
     read_customer(state, event, t, out)
-    derive_as_of(state, event, (minute + 1) // 60)
-    read_merchant(state, event.merchant, minute, ts, amount, out)
-    for kind in range(CATEGORY, CHANNEL + 1):
-        out[F_CATEGORY + kind - CATEGORY] = read_share(state, entity_slot(event, kind), minute)
-    read_device(state, event.device, minute, out)
     local = event.time // 1_000_000 + event.utc_offset_s
     hour = local // 3600 % 24
     weekday = (local // 86400 + 3) % 7
@@ -115,6 +122,17 @@ def read_event(state, event, out):
     out[F_HOUR + 2] = 1.0 if weekday >= 5 else 0.0
     out[F_HOUR + 3] = 1.0 if hour < NIGHT_ENDS else 0.0
     out[F_HOUR + 4] = 1.0 if weekday < 5 and BUSINESS_FROM <= hour < BUSINESS_TO else 0.0
+
+
+@compiled
+def read_shared(state, event, ts, out):
+    """What depends on the shared entities, as of `ts`: merchant, category, country, channel, device."""
+    minute = last_readable_minute(ts)
+    derive_as_of(state, event, (minute + 1) // 60)
+    read_merchant(state, event.merchant, minute, ts, event.amount / 100.0, out)
+    for kind in range(CATEGORY, CHANNEL + 1):
+        out[F_CATEGORY + kind - CATEGORY] = read_share(state, entity_slot(event, kind), minute)
+    read_device(state, event.device, minute, out)
 
 
 @compiled

@@ -90,8 +90,8 @@ ALLOCATOR_WORDS: Final = 64
 LARGEST_BLOCK: Final = 63
 SMALLEST_BLOCK: Final = 8
 
-# The counters that travel with the state.
-WATERMARK, EVENTS_SEEN, LABELS_SEEN, LATE, OVERFLOW, PAIRS_USED, STAMP = range(7)
+# The counters that travel with the state. CLOSED_THROUGH is the newest minute that a writer closed by the clock (0: none).
+WATERMARK, EVENTS_SEEN, LABELS_SEEN, LATE, OVERFLOW, PAIRS_USED, STAMP, CLOSED_THROUGH = range(8)
 CLOCK_WORDS: Final = 8
 
 

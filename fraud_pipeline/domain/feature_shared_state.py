@@ -551,8 +551,16 @@ def apply_to_entity(state, slot, kind, event, watermark):
     """Count the event in its minute, or the oldest open one."""
     state.entities[slot].kind = kind
     fold(state, slot, watermark)
-    heap, lists, row = state.heap, state.entity_lists, 3 * slot + MINUTES
     minute = max(event.time // MINUTE_US, oldest_open_minute(watermark))
+    count_in_minute(state, slot, minute, 1, event.amount)
+    if kind == DEVICE:
+        mark_customer(state, slot, minute, state.customers[event.customer].hash)
+
+
+@compiled
+def count_in_minute(state, slot, minute, count, total):
+    """Add payments to a minute of an entity; the newest minutes are at the end."""
+    heap, lists, row = state.heap, state.entity_lists, 3 * slot + MINUTES
     start = first_word(lists, row, MINUTE_WORDS)
     found = NOTHING
     for i in range(lists[row, 3] - 1, -1, -1):
@@ -564,10 +572,8 @@ def apply_to_entity(state, slot, kind, event, watermark):
         heap[found] = minute
         heap[found + 1] = 0
         heap[found + 2] = 0
-    heap[found + 1] += 1
-    heap[found + 2] += event.amount
-    if kind == DEVICE:
-        mark_customer(state, slot, minute, state.customers[event.customer].hash)
+    heap[found + 1] += count
+    heap[found + 2] += total
 
 
 @compiled

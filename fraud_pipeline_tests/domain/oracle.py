@@ -116,26 +116,33 @@ def log_of(
     return log
 
 
-def apply_log(log: Sequence[Payment | Change]) -> list[Applied | AppliedChange]:
-    """Where each entry of the log counts; entry i depends on entries 0 to i only."""
+def apply_log(log: Sequence[Payment | Change | int]) -> list[Applied | AppliedChange]:
+    """Where each entry of one writer's log counts; entry i depends on entries 0 to i only.
+
+    A number in the log is no entry: there the clock closed the minutes up to it.
+    """
     applied: list[Applied | AppliedChange] = []
     watermark: int | None = None
+    clock: int | None = None
     newest: dict[str, int] = {}
     for entry in log:
-        if isinstance(entry, Payment):
+        if isinstance(entry, int):
+            closed_for_all = (entry + 2) * MINUTE  # the earliest watermark with which that minute is closed
+            clock = closed_for_all if clock is None else max(clock, closed_for_all)
+        elif isinstance(entry, Payment):
             newest[entry.customer] = t = max(entry.time, newest.get(entry.customer, entry.time))
             watermark = entry.time if watermark is None else max(watermark, entry.time)
-            applied.append(Applied(entry, t, max(entry.time // MINUTE, _oldest_open(watermark))))
+            applied.append(Applied(entry, t, max(entry.time // MINUTE, _oldest_open(watermark, clock))))
         else:
             minute = entry.known_at // MINUTE
-            if watermark is not None:
-                minute = max(minute, _oldest_open(watermark))
+            if watermark is not None or clock is not None:
+                minute = max(minute, _oldest_open(watermark, clock))
             applied.append(AppliedChange(entry, minute, entry.event_time // HOUR + MATURITY_HOURS, minute // 60))
     return applied
 
 
-def _oldest_open(watermark: int) -> int:
-    return (watermark - 60 * SECOND) // MINUTE
+def _oldest_open(watermark: int | None, clock: int | None) -> int:
+    return (max(each for each in (watermark, clock) if each is not None) - 60 * SECOND) // MINUTE
 
 
 def view_of(
@@ -145,8 +152,9 @@ def view_of(
     prior_strength: float,
     prior_rate: float,
     time_zone: str = "UTC",
+    everyone: Sequence[Applied | AppliedChange] | None = None,
 ) -> View:
-    """What `payment` may read of the log before it."""
+    """What `payment` may read of its writer's log before it; of shared minutes, of `everyone`'s whole logs where given."""
     events = [a for a in before if isinstance(a, Applied)]
     mine = [a for a in events if a.payment.customer == payment.customer]
     t = max([payment.time] + [a.t for a in mine])
@@ -161,13 +169,14 @@ def view_of(
     watermark = max([a.payment.time for a in events], default=None)
     read_time = t if watermark is None else max(t, watermark - 600 * SECOND)
     last_minute = (read_time - 120 * SECOND) // MINUTE - 1
+    shared = before if everyone is None else everyone
     return View(
         payment=payment,
         t=t,
         own=own,
         kept=kept,
-        readable=[a for a in events if a.minute <= last_minute],
-        labels=[a for a in before if isinstance(a, AppliedChange) and a.minute <= last_minute],
+        readable=[a for a in shared if isinstance(a, Applied) and a.minute <= last_minute],
+        labels=[a for a in shared if isinstance(a, AppliedChange) and a.minute <= last_minute],
         read_time=read_time,
         hour=(last_minute + 1) // 60,
         time_zone=time_zone,
