@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fraud_pipeline.domain.iso_codes import CURRENCIES
 from fraud_pipeline.errors import SettingsError
+from fraud_pipeline.settings_kafka import FIELD, KAFKA_PREFIX, KafkaOptions
 
 PREFIX = "FRAUD_"
 SHORTEST_RETENTION_DAYS = 98
@@ -159,6 +160,23 @@ class Settings(BaseSettings):
     journal_limit: int = Field(
         100_000, ge=1, description="Scoring service: decisions that the local journal may hold before it refuses."
     )
+    kafka_bootstrap_servers: str = Field(
+        "",
+        description="Apache Kafka, as host:port or several with commas: the log of payments. Empty: the ledger is the log.",
+    )
+    kafka_options: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description=(
+            "Any setting of librdkafka, with the dots of its name as underscores, such as FRAUD_KAFKA_SECURITY_PROTOCOL and "
+            "FRAUD_KAFKA_SASL_PASSWORD; what would break exactly-once is refused. Values are never shown."
+        ),
+    )
+    topic_prefix: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="What the names of all topics (and consumer groups) begin with, such as `test.`.",
+    )
     state_view_url: str = Field(
         "",
         description=(
@@ -194,6 +212,19 @@ class Settings(BaseSettings):
             "everything, and fewer than 98 are refused."
         ),
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The usual ones, and librdkafka's settings from the same places."""
+        options = KafkaOptions(settings_cls, env_settings, dotenv_settings)
+        return init_settings, options, env_settings, dotenv_settings, file_secret_settings
 
     @field_validator("home")
     @classmethod
@@ -297,8 +328,13 @@ def load_settings() -> Settings:
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field."""
-    return PREFIX + field.upper()
+    """The environment variable of a field; of librdkafka's settings, their pattern."""
+    return f"{KAFKA_PREFIX}<NAME>" if field == FIELD else PREFIX + field.upper()
+
+
+def is_known(name: str) -> bool:
+    """Whether an environment variable is read."""
+    return name.startswith(KAFKA_PREFIX) or name in {variable(field) for field in Settings.model_fields}
 
 
 def without_password(address: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fraud_pipeline.errors import FraudError
-from fraud_pipeline.settings import PREFIX, Settings, load_settings, variable, without_password
+from fraud_pipeline.settings import PREFIX, Settings, is_known, load_settings, variable, without_password
 
 Status = Literal["ok", "note", "broken"]
 OK: Status = "ok"
@@ -108,7 +108,7 @@ def _installed(name: str, packages: tuple[str, ...], *, missing: Status) -> Find
 def _unknown_variables() -> Iterator[Finding]:
     """Only a note: an orchestrator may add variables of its own with our prefix (a Kubernetes service named fraud does)."""
     known = {variable(name) for name in Settings.model_fields} | NOT_SETTINGS
-    for name in sorted(set(filter(lambda key: key.startswith(PREFIX), os.environ)) - known):
+    for name in sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known and not is_known(key)):
         close = difflib.get_close_matches(name, known, n=1)
         yield Finding(
             "settings",
