@@ -158,18 +158,18 @@ class SinkConsumer:
         return marks
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assigned = tuple(sorted((each.topic, each.partition) for each in partitions))
-        self._changed(consumer)
+        consumer.assign([])  # nothing is fetched before the ledger was asked
+        self._changed(tuple(sorted((each.topic, each.partition) for each in partitions)))
         _log.info("Assigned: %s", ", ".join(_name(each) for each in self.assigned) or "nothing")
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
-        self.assigned = ()
-        self._changed(consumer)
+        consumer.unassign()
+        self._changed(())
 
-    def _changed(self, consumer: Consumer) -> None:
+    def _changed(self, assigned: tuple[Partition, ...]) -> None:
+        self.assigned = assigned
         self.rebalances += 1
         self._next, self._settled = {}, False
-        consumer.assign([])  # nothing is fetched before the ledger was asked
 
     def _fail(self, error: KafkaError, each: Partition) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
