@@ -6,7 +6,7 @@ Knows the simulation, the landed world and JSON; nothing of who takes the paymen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from math import isnan
@@ -25,6 +25,8 @@ CHUNK: Final = 4_096
 """Payments encoded at a time: some 20 ms of work, so that a stop is not kept waiting."""
 LIVE_DAYS: Final = 30
 """Days after a world's end that a live feed tells over and over; each is made when it is needed."""
+KEPT_ROWS: Final = 250_000
+"""Encoded payments that are kept for the next turn, some 100 MB: making a small world's days costs more than sending them."""
 LONGEST_ID: Final = 64
 _TEXTS: Final = (
     "transaction_id", "customer_id", "merchant_id", "currency", "merchant_category", "channel", "country", "device_id",
@@ -78,10 +80,34 @@ def stamped(value: bytes, moment: str) -> bytes:
 
 def live_feed(config: WorldConfig, *, since: date, run: str) -> Iterator[Chunk]:
     """The world's payments after its end without times, endlessly; every id begins with `run` and is new."""
+    first, told, rows = f"{run}-0.", list[Chunk](), 0
+    for chunk in _days_to_come(config, since, first):
+        rows += len(chunk)
+        if rows <= KEPT_ROWS:
+            told.append(chunk)
+        yield chunk
+    for turn in count(1):
+        if rows <= KEPT_ROWS:
+            yield from (_told_again(chunk, first, f"{run}-{turn}.") for chunk in told)
+        else:
+            told.clear()
+            yield from _days_to_come(config, since, f"{run}-{turn}.")
+
+
+def _days_to_come(config: WorldConfig, since: date, prefix: str) -> Iterator[Chunk]:
     world = World(config)
-    for turn in count():
-        for day in range(LIVE_DAYS):
-            yield from _of_world(world.day(since + timedelta(days=day)), timed=False, prefix=f"{run}-{turn}.")
+    for day in range(LIVE_DAYS):
+        yield from _of_world(world.day(since + timedelta(days=day)), timed=False, prefix=prefix)
+
+
+def _told_again(chunk: Chunk, before: str, prefix: str) -> Chunk:
+    """The same payments under other ids."""
+    old, new = (b'"transaction_id":"' + text.encode() for text in (before, prefix))
+    labels = {
+        row: [replace(label, transaction_id=prefix + label.transaction_id.removeprefix(before)) for label in known]
+        for row, known in chunk.labels.items()
+    }
+    return replace(chunk, values=[value.replace(old, new, 1) for value in chunk.values], labels=labels)
 
 
 def world_feed(config: WorldConfig, *, shift: timedelta = timedelta(0), prefix: str = "") -> Iterator[Chunk]:
@@ -160,7 +186,10 @@ def _chunk(
     fraudulent = frozenset(row for row, identity in enumerate(ids) if identity in frauds)
     if prefix:
         columns["transaction_id"] = [_renamed(prefix, identity) for identity in ids]
-        rows = {row: [_with_prefix(prefix, label) for label in known] for row, known in rows.items()}
+        rows = {
+            row: [replace(label, transaction_id=prefix + label.transaction_id) for label in known]
+            for row, known in rows.items()
+        }
     columns["amount"] = [minor / 100 for minor in columns.pop("amount_minor")]
     keys = [customer.encode() for customer in columns["customer_id"]]
     if timed:
@@ -176,10 +205,6 @@ def _renamed(prefix: str, identity: str) -> str:
             remedy="Choose a shorter --id-prefix.",
         )
     return prefix + identity
-
-
-def _with_prefix(prefix: str, label: LabelToCome) -> LabelToCome:
-    return LabelToCome(prefix + label.transaction_id, label.after_us, label.is_fraud, label.source, label.author)
 
 
 def _encoded(columns: dict[str, list[Any]]) -> list[bytes]:

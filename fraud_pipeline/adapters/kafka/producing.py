@@ -36,6 +36,8 @@ EARLY_S: Final = 0.001
 """The client waits in whole milliseconds; what is due within one goes now."""
 POLL_EVERY: Final = 256
 """Payments between two looks at delivery reports: a call costs as much as a payment."""
+STAMP_US: Final = 1_000
+"""Payments of one millisecond get one text for now: making it takes longer than sending a payment."""
 FLUSH_S: Final = 30.0
 """For what is under way at the end: a broker that has not answered by then is away, and what waits has failed."""
 
@@ -168,6 +170,7 @@ class Production:
         self._headers = list(HEADERS["transaction"])
         self._first_us: int | None = None
         self._timed = True
+        self._stamp_us, self._stamp = -STAMP_US, ""
 
     def run(self, feed: Iterable[Chunk]) -> Tally:
         """Send the feed."""
@@ -189,29 +192,38 @@ class Production:
         plan, tally, counts = self._plan, self.tally, self.tally.payments
         end = tally.started + plan.duration_s if plan.duration_s else float("inf")
         self._timed = chunk.timed
+        paced = bool(plan.rate or plan.speed)
         for row, value in enumerate(chunk.values):
             if (plan.payments and counts.sent >= plan.payments) or self._stop.is_set():
                 return False
-            due = self._due(chunk.moments[row], counts.sent)
-            self._labels_until(min(due, end), chunk.moments[row])
-            self._wait_until(min(due, end))
+            due = min(self._due(chunk.moments[row], counts.sent), end) if paced else 0.0
+            if self._to_come:
+                self._labels_until(due or time.perf_counter(), chunk.moments[row])
+            if paced:
+                self._wait_until(due)
             if due >= end or time.perf_counter() >= end or self._stop.is_set():
                 return False
             moment_us, whole = chunk.moments[row], value
             if not chunk.timed:
                 moment_us = int(self._now() * 1e6)
-                whole = stamped(value, _text(moment_us))
+                if moment_us - self._stamp_us >= STAMP_US:
+                    self._stamp_us, self._stamp = moment_us, _text(moment_us)
+                whole = stamped(value, self._stamp)
             if not self._put(counts, plan.topic, whole, chunk.keys[row], self._headers):
                 return False
             tally.moment_us = moment_us
-            if row in chunk.frauds:
-                tally.frauds += 1
-            if plan.labels is not None:
-                for label in chunk.labels.get(row, ()):
-                    heapq.heappush(self._to_come, (moment_us + label.after_us, counts.sent, label))
+            tally.frauds += row in chunk.frauds
+            if row in chunk.labels:
+                self._expect(chunk.labels[row], moment_us)
             if not counts.sent % POLL_EVERY:
                 self._producer.poll(0)
         return True
+
+    def _expect(self, labels: Iterable[LabelToCome], moment_us: int) -> None:
+        """Send these when their time has come."""
+        if self._plan.labels is not None:
+            for label in labels:
+                heapq.heappush(self._to_come, (moment_us + label.after_us, self.tally.payments.sent, label))
 
     def _due(self, moment_us: int, sent: int) -> float:
         """When a payment is due, on the clock of `perf_counter`."""
