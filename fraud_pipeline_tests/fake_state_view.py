@@ -122,6 +122,10 @@ class FakeStateViewReader:
         self._ask()
         return self._server.claims.get(transaction_id)
 
+    async def reaches(self) -> dict[str, int]:
+        self._ask()
+        return dict(self._server.reach)
+
     def _ask(self) -> None:
         try:
             self._server.asked()

@@ -95,6 +95,11 @@ class StateViewReader:
         found = await self._asked(lambda: self._client.get(self._keys.claim(transaction_id)))
         return None if found is None else Claim.of(found)
 
+    async def reaches(self) -> dict[str, int]:
+        """How far each writer's customers are complete."""
+        found = await self._asked(lambda: self._client.hgetall(self._keys.reach))
+        return {name.decode(): int(place) for name, place in found.items() if not name.startswith(b"rebuild:")}
+
     async def ping(self) -> None:
         """DependencyError where it does not answer; asks even in a pause."""
         with view_errors(self.address):

@@ -86,7 +86,7 @@ def test_what_a_scorer_wrote_is_read_with_its_place(rig: Rig):
     assert rig.read("bob") == Seen(b"\x00\nthree", WRITER, 20, 20, None)
     assert rig.read("eve") == Seen(None, "", -1, 20, None)
     assert rig.read("eve", writer=OTHER).reach is None
-    assert rig.view.reaches() == {WRITER: 20}
+    assert rig.view.reaches() == rig.ask(lambda reader: reader.reaches()) == {WRITER: 20}
 
 
 def test_a_record_never_goes_back(rig: Rig):
