@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from fraud_pipeline import telemetry
-from fraud_pipeline.commands import data, keys, live, loadtest, machine, models, monitoring, pipeline, services
+from fraud_pipeline.commands import (
+    data,
+    dead_letters,
+    keys,
+    live,
+    loadtest,
+    machine,
+    models,
+    monitoring,
+    pipeline,
+    produce,
+    services,
+    sink,
+    topics,
+)
 from fraud_pipeline.errors import DependencyError, FraudError
 
 INTERRUPTED = 130
@@ -25,7 +39,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for area in (data, pipeline, models, live, monitoring, keys, machine, loadtest, services):
+for area in (
+    data,
+    pipeline,
+    models,
+    live,
+    monitoring,
+    keys,
+    machine,
+    loadtest,
+    services,
+    topics,
+    produce,
+    sink,
+    dead_letters,
+):
     area.register(app)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fraud_pipeline.errors import DependencyError, SettingsError
 
 if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
     from confluent_kafka.admin import AdminClient
 
 BOOTSTRAP: Final = "FRAUD_KAFKA_BOOTSTRAP_SERVERS"
@@ -54,6 +55,9 @@ PRODUCERS_ONLY: Final = (
 )  # fmt: skip
 """Beginnings of names: the other kind of client would ignore them with a warning at every start."""
 
+_REFUSED_LOGIN: Final = frozenset({-169, -181, 58})
+"""librdkafka's _AUTHENTICATION and _SSL, and Kafka's SASL_AUTHENTICATION_FAILED."""
+
 
 class Option(Protocol):
     """A value that may be secret."""
@@ -85,19 +89,29 @@ def consumer_config(settings: KafkaSettings, *, group: str, **more: Any) -> dict
     return _config(settings, {**ours, **_dotted(more)}, PRODUCERS_ONLY)
 
 
-def admin(settings: KafkaSettings) -> AdminClient:
-    """A client that asks and makes. Keep it until its answers are there: they end with it."""
+def admin(settings: KafkaSettings, *, heard: list[KafkaError] | None = None) -> AdminClient:
+    """A client that asks and makes. Keep it until its answers are there: they end with it.
+
+    `heard` gets, at the client's `poll`, what went wrong on the way to a broker: a wrong password is told only there.
+    """
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient(_config(settings, {}, (*CONSUMERS_ONLY, *PRODUCERS_ONLY)), logger=logging.getLogger(__name__))
+    config = _config(settings, {}, (*CONSUMERS_ONLY, *PRODUCERS_ONLY))
+    if heard is not None:
+        config["error_cb"] = heard.append
+    return AdminClient(config, logger=_quiet())
 
 
-def dependency_error(settings: KafkaSettings, err: Exception, doing: str) -> DependencyError:
-    """What became impossible and why: `doing` as in "create the topics"."""
+def dependency_error(
+    settings: KafkaSettings, err: Exception, doing: str, *, heard: Sequence[KafkaError] = ()
+) -> DependencyError:
+    """What became impossible and why: `doing` as in "create the topics"; `heard` is what the client's error callback got."""
     from confluent_kafka import KafkaError, KafkaException
 
     cause = err.args[0] if isinstance(err, KafkaException) and err.args else err
+    cause = next((one for one in heard if one.code() in _REFUSED_LOGIN), cause)  # to the caller it looks like no broker
     said, code = (cause.str(), cause.code()) if isinstance(cause, KafkaError) else (str(cause), None)
+    said = said.rstrip(".") or "no answer in time"  # a TimeoutError has no words
     return DependencyError(
         f"Could not {doing}: Kafka at {settings.kafka_bootstrap_servers} says: {said}.", remedy=_remedy(code)
     )
@@ -106,10 +120,11 @@ def dependency_error(settings: KafkaSettings, err: Exception, doing: str) -> Dep
 def _remedy(code: int | None) -> str:
     from confluent_kafka import KafkaError
 
-    if code in {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE, KafkaError.INVALID_REQUEST}:
+    if code in {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}:
         return "The broker may be too old: Apache Kafka 4.0 or newer is needed."
-    if code in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}:
-        return f"Check {OPTION}SECURITY_PROTOCOL, {OPTION}SASL_MECHANISM, {OPTION}SASL_USERNAME, and {OPTION}SSL_CA_LOCATION."
+    if code in _REFUSED_LOGIN:
+        names = ("SECURITY_PROTOCOL", "SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD", "SSL_CA_LOCATION")
+        return f"Check {', '.join(OPTION + name for name in names)}."
     if code in {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -146,8 +161,7 @@ def _refuse_unknown(options: Mapping[str, str]) -> None:
     """A client without a broker connects nowhere, and complains like any other."""
     from confluent_kafka import KafkaException, Producer
 
-    quiet = logging.getLogger(f"{__name__}.options")
-    quiet.disabled = True  # it warns of what only consumers have
+    quiet = _quiet()  # it warns of what only consumers have
     for name, value in options.items():
         if name.startswith(("sasl.", "security.")):
             continue  # they need each other; making the real client tells
@@ -158,6 +172,13 @@ def _refuse_unknown(options: Mapping[str, str]) -> None:
                 f"{_variable(name)} is not understood by the Kafka client: {err.args[0].str()}",
                 remedy="Its settings are in librdkafka's CONFIGURATION.md.",
             ) from err
+
+
+def _quiet() -> logging.Logger:
+    """For a client that is asked once: its errors are raised, and its log would say them again at every attempt."""
+    logger = logging.getLogger(f"{__name__}.quiet")
+    logger.disabled = True
+    return logger
 
 
 def _variable(name: str) -> str:

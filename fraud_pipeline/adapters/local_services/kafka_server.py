@@ -65,10 +65,12 @@ class KafkaServer(LocalServer):
 
     def _prepare(self) -> None:
         self._java = java()
-        settings = server_settings(self.folder / "data", self.port, controller_port=free_port()) | self._more
-        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
         if not (self.folder / "data" / "meta.properties").exists():
             self._format()
+
+    def _settings(self) -> dict[str, str]:
+        return server_settings(self.folder / "data", self.port, controller_port=free_port()) | self._more
 
     def _format(self) -> None:
         shutil.rmtree(self.folder / "data", ignore_errors=True)  # of a start that was cut off
