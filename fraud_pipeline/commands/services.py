@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fraud_pipeline.commands.output import Json, emit, remark, rows_table
+from fraud_pipeline.commands.output import Json, emit, remark, rows_table, text
 
 if TYPE_CHECKING:
     from fraud_pipeline.adapters.local_services.server import LocalServer
@@ -60,14 +60,15 @@ def up(
 
 
 @services.command()
-def down(names: Names = None) -> None:
+def down(names: Names = None, as_json: Json = False) -> None:
     """Stop servers; what they hold and their ports stay for the next `up`."""
+    stopped = []
     for server in _servers(names):
         if server.is_running:
             server.stop()
-            remark(f"{server.title}: stopped")
-        else:
-            remark(f"{server.title}: not running")
+            stopped.append(server.name)
+        remark(f"{server.title}: {'stopped' if server.name in stopped else 'not running'}")
+    emit({"stopped": stopped}, as_json=as_json, tables=lambda: iter(()))
 
 
 @services.command()
@@ -86,6 +87,7 @@ def status(names: Names = None, as_json: Json = False) -> None:
 def logs(
     name: Annotated[str, typer.Argument(metavar="kafka|postgres|redis", help="Which.")],
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many, from the end.")] = LOG_LINES,
+    as_json: Json = False,
 ) -> None:
     """The end of a server's log."""
     from fraud_pipeline.errors import NotFound
@@ -93,7 +95,8 @@ def logs(
     (server,) = _servers([name])
     if not server.log.exists():
         raise NotFound(f"{server.title} has no log: it was never started.", remedy=f"`fraud services up {name}`")
-    typer.echo(server.said(lines))
+    said = server.said(lines)
+    emit({"log": str(server.log), "lines": said.splitlines()}, as_json=as_json, tables=lambda: iter([text(said)]))
 
 
 def _servers(names: list[str] | None, *, port: int = 0) -> list[LocalServer]:
