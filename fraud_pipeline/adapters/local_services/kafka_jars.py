@@ -30,7 +30,7 @@ def kafka_jars() -> list[Path]:
     Raises:
         DependencyError: they cannot be fetched.
     """
-    folder = cache_folder() / re.sub("[:+]", "_", COORDINATES)
+    folder = jar_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once: one fetches
@@ -39,9 +39,10 @@ def kafka_jars() -> list[Path]:
     return sorted(folder.glob("*.jar"))
 
 
-def cache_folder() -> Path:
-    """Where programs of this user keep what can be fetched again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fraud-pipeline"
+def jar_folder() -> Path:
+    """Where the jars are kept: in the user's cache, by what they are, so other ones are beside them."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "fraud-pipeline" / re.sub("[:+]", "_", COORDINATES)
 
 
 def java() -> str:
