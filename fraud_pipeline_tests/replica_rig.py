@@ -127,7 +127,7 @@ class FakeScorer:
                     self._seen.add(payment.transaction_id)
                     state.update(payment)
                     changed.add(payment.customer_id)
-            writer, offset = f"{TOPIC}[{partition}]", self._at[partition] - 1
+            writer, offset = f"{TOPIC}[{partition}]", self._at[partition]
             token = self._view.begin(writer)
             names = list(state.customers)
             self._view.write_only(writer, offset, list(zip(names, CustomerRecords(state).of(names), strict=True)))

@@ -70,7 +70,7 @@ class OwnEvents:
 
     def passed(self, reaches: Mapping[str, int]) -> None:
         """The view as a whole has come so far."""
-        gone = [name for name, event in self._by_id.items() if -1 < event.offset <= reaches.get(event.writer, -1)]
+        gone = [name for name, event in self._by_id.items() if -1 < event.offset < reaches.get(event.writer, -1)]
         for transaction_id in gone:
             self.drop(transaction_id)
 
@@ -85,7 +85,7 @@ class OwnEvents:
         """
         found = []
         for event in list(self._of.get(customer_id, {}).values()):
-            if -1 < event.offset <= through.get(event.writer, -1):
+            if -1 < event.offset < through.get(event.writer, -1):
                 self.drop(event.transaction.transaction_id)
             elif (event.offset >= 0 and not event.again) or not holds(state, event.transaction):
                 found.append(event.transaction)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -46,6 +47,8 @@ CLAIM_LOOK_S: Final = 0.01
 VIEW_STALE_S: Final = 30.0
 """A view that lacks what the log confirmed so long ago is not being written."""
 SWEEP_S: Final = 1.0
+MOST_RECENT: Final = 20_000
+"""Answers that are remembered after the log has their payments (30 MB): seconds later the ledger has them too."""
 log = logging.getLogger(__name__)
 
 
@@ -132,6 +135,7 @@ class ReplicaScorer:
         self._deciding: dict[str, _Deciding] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered: dict[str, Known] = {}
+        self._recent: OrderedDict[str, Known] = OrderedDict()
         self._token = secrets.token_hex(8).encode()
         self._sweeping: asyncio.Task[None] | None = None
         self._stale = False
@@ -162,7 +166,11 @@ class ReplicaScorer:
 
     def confirmed(self, transaction_id: str, writer: str, offset: int) -> None:
         """The log has a payment: the journal does not hold it any more."""
-        self._answered.pop(transaction_id, None)
+        known = self._answered.pop(transaction_id, None)
+        if known is not None:
+            self._recent[transaction_id] = known
+            if len(self._recent) > MOST_RECENT:
+                self._recent.popitem(last=False)
         self._own.confirmed(transaction_id, writer, offset, self._now())
 
     @property
@@ -201,7 +209,7 @@ class ReplicaScorer:
         deciding = self._deciding.get(transaction_id)
         if deciding is not None:
             return deciding.transaction, await asyncio.shield(deciding.answer)
-        return self._answered.get(transaction_id) or (await self._payments.find([transaction_id])).get(transaction_id)
+        return self._here(transaction_id) or (await self._payments.find([transaction_id])).get(transaction_id)
 
     async def decide_recorded(self, transaction: Transaction, computed: Computed | None = None) -> bytes:
         """The answer to a payment that is recorded without a decision: from its features, or else from the view of now."""
@@ -226,6 +234,10 @@ class ReplicaScorer:
 
     # Within
 
+    def _here(self, transaction_id: str) -> Known | None:
+        """A payment that this replica has answered: whatever else is away, it knows that."""
+        return self._answered.get(transaction_id) or self._recent.get(transaction_id)
+
     async def _admitted(self) -> None:
         await self.gate.admitted()
         if self.gate.inside >= MAX_IN_FLIGHT:
@@ -240,7 +252,7 @@ class ReplicaScorer:
         fresh: list[_Deciding] = []
         for transaction in transactions:
             deciding = self._deciding.get(transaction.transaction_id)
-            known = self._answered.get(transaction.transaction_id)
+            known = self._here(transaction.transaction_id)
             if deciding is not None:
                 answers.append(asyncio.ensure_future(self._same(transaction, deciding)))
             elif known is not None:

@@ -3,7 +3,7 @@ r"""The view of the state in Redis or Valkey: customers' records as the scorers 
 A view, never the truth: whoever loses it writes it anew. Keys, all under `PREFIX:SCHEMA:`
 
 - `c:CUSTOMER`: `OFFSET WRITER\n` and the customer's record. A writer's older offset never overwrites its newer one.
-- `reach` (a hash): how far in its log a writer's customers are complete; a writer without an entry has not written all of
+- `reach` (a hash): the next place of each writer's log: all before it is there; a writer without an entry has not written all of
   them. `rebuild:WRITER` in the same hash is there while one writes all of them.
 
 and under `PREFIX:` without a schema `t:TRANSACTION`, the claim of an id (`claims.Claim`). Memory that runs out must refuse
@@ -148,7 +148,7 @@ class StateView:
     # What a scorer does
 
     def write(self, writer: str, offset: int, records: Sequence[tuple[str, bytes]], *, since: int) -> Written:
-        """Write the customers that have changed since the view reached `since`: it reaches `offset` then.
+        """Write the customers that have changed since the view reached `since`: it reaches `offset` then, the next place.
 
         One round trip, or two for more than AT_ONCE. May be repeated. DependencyError where the view is away or full: then
         what was to be written must be written again, later ones included.

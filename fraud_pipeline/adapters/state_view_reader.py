@@ -39,8 +39,8 @@ class Asked:
 class Seen:
     """What the view says. `record` None: it has none of this customer, who is new if the view is whole.
 
-    The record holds all that its writer's log has of the customer through `offset` (-1 without a record), and no record of
-    this writer lacks anything through `reach` (None: the view is not whole). `claim` is another's, or None for ours.
+    The record holds all that its writer's log has of the customer before `offset` (-1 without a record), and no record of
+    this writer lacks anything before `reach` (None: the view is not whole). `claim` is another's, or None for ours.
     """
 
     record: bytes | None

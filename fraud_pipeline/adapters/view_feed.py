@@ -66,7 +66,7 @@ class ViewFeed:
         self._thread: threading.Thread | None = None
 
     def committed(self, offset: int, customer_ids: Iterable[str]) -> None:
-        """The state holds the log through `offset`, which is committed; these customers have changed."""
+        """The state holds the log up to `offset`, the next place; that is committed, and these customers have changed."""
         self._offset = offset
         self._dirty.update(customer_ids)
         self.tick()
