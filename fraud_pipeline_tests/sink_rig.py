@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -30,6 +30,7 @@ from fraud_pipeline.adapters.kafka.messages import (
 from fraud_pipeline.adapters.kafka.sink_metrics import SinkMetrics
 from fraud_pipeline.adapters.kafka.sink_opening import open_sink
 from fraud_pipeline.adapters.kafka.sink_service import Sink
+from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.transaction import Label, Transaction
@@ -37,43 +38,6 @@ from fraud_pipeline.domain.transaction import Label, Transaction
 NOW = datetime.now(UTC).replace(microsecond=0)
 PATIENCE_S = 60.0
 """The machine may be busy; a test that waits this long has failed."""
-
-
-@dataclass(frozen=True)
-class Names:
-    """The topics of one test."""
-
-    prefix: str
-
-    @property
-    def transactions(self) -> str:
-        return f"{self.prefix}transactions"
-
-    @property
-    def decisions(self) -> str:
-        return f"{self.prefix}decisions"
-
-    @property
-    def alerts(self) -> str:
-        return f"{self.prefix}alerts"
-
-    @property
-    def labels(self) -> str:
-        return f"{self.prefix}labels"
-
-    @property
-    def shared_state(self) -> str:
-        return f"{self.prefix}shared-state"
-
-    @property
-    def dead_letters(self) -> str:
-        return f"{self.prefix}transactions.dlq"
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (
-            self.transactions, self.decisions, self.alerts, self.labels, self.shared_state, self.dead_letters,
-        )  # fmt: skip
 
 
 def until(condition: Callable[[], object], what: str = "it") -> None:
@@ -108,11 +72,11 @@ class Stream:
 
     def __init__(self, address: str, *, partitions: int = 2) -> None:
         self.address = address
-        self.names = Names(f"s{uuid4().hex[:8]}.")
+        self.names = Topics(f"s{uuid4().hex[:8]}.")
         self.partitions = partitions
         admin = AdminClient({"bootstrap.servers": address})
         made = admin.create_topics(
-            [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in self.names.all]
+            [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in _every(self.names)]
         )
         for each in made.values():
             each.result(timeout=PATIENCE_S)
@@ -257,5 +221,11 @@ def sink_process(stream: Stream, ledger_url: str, **environment: str) -> subproc
 def _environment(stream: Stream, ledger_url: str) -> dict[str, str]:
     return {
         **os.environ, "FRAUD_KAFKA_BOOTSTRAP_SERVERS": stream.address, "FRAUD_TOPIC_PREFIX": stream.names.prefix,
-        "FRAUD_LEDGER_URL": ledger_url, "FRAUD_SINK_METRICS_PORT": "0",
+        "FRAUD_LEDGER_URL": ledger_url, "FRAUD_SINK_METRICS_PORT": "0", "FRAUD_KAFKA_SESSION_TIMEOUT_MS": "6000",
     }  # fmt: skip
+
+
+def _every(topics: Topics) -> tuple[str, ...]:
+    return (
+        topics.transactions, topics.decisions, topics.alerts, topics.labels, topics.shared_state, topics.dead_letters,
+    )  # fmt: skip

@@ -28,9 +28,13 @@ SETTINGS: Final[dict[str, Any]] = {
     "auto.offset.reset": "error",  # a position that the log does not have is a loss, and must be said
     "enable.partition.eof": True,  # an end says which offset it is, also where only markers stand before it
     "partition.assignment.strategy": "range",
-    "queued.max.messages.kbytes": 32_768,
-    "fetch.wait.max.ms": 100,
 }
+USUAL: Final[dict[str, Any]] = {
+    "queued.max.messages.kbytes": 32_768,  # a second's messages
+    "fetch.wait.max.ms": 100,
+    "session.timeout.ms": 10_000,  # a killed sink's partitions are another's after this; 45 s by default
+}
+"""Where nothing else was configured."""
 _log: Final = logging.getLogger(__name__)
 
 Begin = Callable[[Mapping[Partition, int]], dict[Partition, int]]
@@ -41,7 +45,7 @@ class SinkConsumer:
     """`begin` is the ledger's: from first offsets to the next ones to read. `skip` is None, or may pass over what is lost."""
 
     def __init__(self, config: Mapping[str, Any], topics: Sequence[str], begin: Begin, *, skip: Skip | None) -> None:
-        self._consumer = Consumer({**config, **SETTINGS, "error_cb": self._note}, logger=_log)
+        self._consumer = Consumer({**USUAL, **config, **SETTINGS, "error_cb": self._note}, logger=_log)
         self._topics = list(topics)
         self._begin, self._skip = begin, skip
         self._next: dict[Partition, int] = {}
