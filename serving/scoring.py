@@ -16,6 +16,7 @@ from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.payment_lookup import StoredPayment, find_payment
 from fraud_pipeline.domain.label import parse_label
 from fraud_pipeline.domain.transaction import Label, Transaction, parse_transaction, unknown_fields
+from fraud_pipeline.domain.transaction_batch import parse_transactions
 from fraud_pipeline.errors import FraudError, InvalidTransaction, NotFound, Violation
 from fraud_pipeline.live_runtime import LiveRuntime, utc_now
 from serving.answers import json_bytes, json_response
@@ -23,6 +24,8 @@ from serving.payloads import json_object
 from serving.problems import URN, Problem, problem_for
 
 MAX_BATCH: Final = 5_000
+PARSED_AT_ONCE: Final = 1_024
+"""About 5 ms, then others get their turn."""
 
 
 def runtime_of(request: Request) -> LiveRuntime:
@@ -54,12 +57,19 @@ async def score_batch(request: Request) -> Response:
     results: list[bytes] = [b""] * len(items)
     transactions: list[Transaction] = []
     places: list[int] = []
-    for place, item in enumerate(items):
-        try:
-            transactions.append(_transaction(runtime, item, received_at))
-            places.append(place)
-        except InvalidTransaction as err:
-            results[place] = _failed(err)
+    async with scorer.batches:
+        for start in range(0, len(items), PARSED_AT_ONCE):
+            parsed = parse_transactions(
+                items[start : start + PARSED_AT_ONCE], currency=runtime.settings.currency, received_at=received_at
+            )
+            runtime.metrics.unknown_fields += parsed.unknown_fields
+            for place, item in enumerate(parsed.items, start):
+                if isinstance(item, Transaction):
+                    transactions.append(item)
+                    places.append(place)
+                else:
+                    results[place] = _failed(item)
+            await asyncio.sleep(0)
     answers = await scorer.score_many(transactions, received_at=received_at)
     for place, answer in zip(places, answers, strict=True):
         results[place] = b'{"decision":' + answer + b"}" if isinstance(answer, bytes) else _failed(answer)

@@ -146,7 +146,7 @@ class GroupCommit:
 
     def _commit(self, groups: list[Group]) -> None:
         try:
-            self._writer.append([entry for group in groups for entry in group.entries])
+            self._writer.append(*(group.entries for group in groups))
         except LedgerIdsTaken:
             self._sort_out(groups)
         except (DependencyError, Busy) as err:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import attrgetter
 
 from fraud_pipeline.adapters.ledger_lookup import LedgerLookup
 from fraud_pipeline.adapters.live_decisions import Made
@@ -12,6 +14,7 @@ from fraud_pipeline.errors import FraudError
 Known = tuple[Transaction, bytes | None]
 """A payment and its answer: None where it has none, ON_ITS_WAY where it has one that is not durable yet."""
 ON_ITS_WAY = b""
+_IDENTITY = attrgetter("transaction_id")
 
 
 class KnownPayments:
@@ -74,14 +77,15 @@ class KnownPayments:
 
     def sent(self, made: Made) -> None:
         """A group is on its way into the log."""
-        for place, transaction in enumerate(made.transactions):
-            self._in_flight[transaction.transaction_id] = (made, place)
+        places = zip(repeat(made), range(len(made.transactions)))
+        self._in_flight.update(zip(map(_IDENTITY, made.transactions), places, strict=True))
 
     def arrived(self, made: Made, *, in_journal: bool) -> None:
         """It is there, in the journal, or lost."""
-        for transaction, answer in zip(made.transactions, made.answers, strict=True):
-            self._in_flight.pop(transaction.transaction_id, None)
-            if in_journal:
+        for identity in map(_IDENTITY, made.transactions):
+            self._in_flight.pop(identity, None)
+        if in_journal:
+            for transaction, answer in zip(made.transactions, made.answers, strict=True):
                 self._journalled[transaction.transaction_id] = (transaction, answer)
 
     def journal_replayed(self) -> None:

@@ -6,21 +6,27 @@ SQLAlchemy's inserts take five times as long for a single payment; what is writt
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
+from operator import attrgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from fraud_pipeline.adapters.decided_payments import DecidedPayments
 from fraud_pipeline.adapters.ledger_decisions import ALERTING
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
 from fraud_pipeline.adapters.ledger_schema import microseconds, writers
+from fraud_pipeline.adapters.ledger_transactions import CONTENT
 
 Row = tuple[Any, ...]
 Moment = Callable[[datetime], Any]
+_IDENTITY: Final = attrgetter("transaction_id")
+_CONTENT: Final = attrgetter(*CONTENT)
+"""All fields of a transaction, in the order of the table's first columns."""
 SQLITE_ROWS: Final = (256, 32, 4, 1)
 """The driver lets other threads run at each statement and must then wait for its turn again: few statements for many rows."""
 
@@ -63,28 +69,70 @@ class AppendStatements:
                 )
                 start += size
 
-    def transaction_row(self, entry: LedgerEntry, writer: str, sequence: int) -> Row:
-        t = entry.transaction
-        attributes = json.dumps(dict(t.attributes), allow_nan=False, separators=(",", ":")) if t.attributes else "{}"
-        return (
-            t.transaction_id, self.moment(t.event_time), t.customer_id, t.merchant_id, t.amount_minor, t.currency,
-            t.merchant_category, t.channel, t.country, t.device_id, t.latitude, t.longitude, attributes, writer,
-            sequence, self.moment(entry.received_at),
+    def transaction_rows(self, entries: Sequence[LedgerEntry], writer: str, first: int) -> Iterable[Row]:
+        """Their rows at this place of the writer's log and the next ones."""
+        places = range(first, first + len(entries))
+        if isinstance(entries, DecidedPayments):
+            return self._by_column(entries, writer, places)
+        return [self._transaction_row(entry, writer, place) for entry, place in zip(entries, places, strict=True)]
+
+    def _by_column(self, entries: DecidedPayments, writer: str, places: Sequence[int]) -> Iterable[Row]:
+        payments = entries.batch.transactions
+        columns = zip(*map(_CONTENT, payments), strict=True)
+        ids, moments, *others, attributes = columns
+        return zip(
+            ids, map(self.moment, moments), *others, map(_attributes, attributes), repeat(writer), places,
+            repeat(self.moment(entries.received_at)),
         )  # fmt: skip
 
-    def decision_row(self, record: DecisionRecord) -> Row:
+    def _transaction_row(self, entry: LedgerEntry, writer: str, sequence: int) -> Row:
+        identity, moment, *others, attributes = _CONTENT(entry.transaction)
         return (
-            record.transaction_id, record.role, record.model_version, self.moment(record.decided_at), record.decision,
-            record.fraud_probability, record.payload, record.features,
+            identity, self.moment(moment), *others, _attributes(attributes), writer, sequence,
+            self.moment(entry.received_at),
         )  # fmt: skip
 
-    def alert_rows(self, records: Sequence[DecisionRecord]) -> list[Row]:
+    def decision_rows(self, entries: Sequence[LedgerEntry]) -> Iterable[Row]:
+        """Those of the entries that were decided."""
+        if isinstance(entries, DecidedPayments):
+            batch = entries.batch
+            return zip(
+                map(_IDENTITY, batch.transactions), repeat("decided"), batch.model_versions,
+                map(self.moment, batch.decided_at), batch.verdicts, batch.probabilities,
+                map(bytes.decode, batch.answers), batch.features,
+            )  # fmt: skip
+        return [
+            (
+                r.transaction_id, r.role, r.model_version, self.moment(r.decided_at), r.decision, r.fraud_probability,
+                r.payload, r.features,
+            )
+            for r in _decided(entries)
+        ]  # fmt: skip
+
+    def alert_rows(self, entries: Sequence[LedgerEntry]) -> Iterable[Row]:
         """One for each REVIEW or BLOCK that was given."""
+        if isinstance(entries, DecidedPayments):
+            batch = entries.batch
+            return [
+                (
+                    batch.transactions[place].transaction_id, self.moment(batch.decided_at[place]),
+                    batch.verdicts[place], batch.probabilities[place], None, None,
+                )
+                for place in batch.alerts
+            ]  # fmt: skip
         return [
             (r.transaction_id, self.moment(r.decided_at), r.decision, r.fraud_probability, None, None)
-            for r in records
+            for r in _decided(entries)
             if r.decision in ALERTING and r.role == "decided"
         ]
+
+
+def _decided(entries: Sequence[LedgerEntry]) -> list[DecisionRecord]:
+    return [entry.decision for entry in entries if entry.decision is not None]
+
+
+def _attributes(values: Mapping[str, float]) -> str:
+    return json.dumps(dict(values), allow_nan=False, separators=(",", ":")) if values else "{}"
 
 
 @cache

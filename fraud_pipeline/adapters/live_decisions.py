@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fraud_pipeline.adapters.decided_payments import DecidedPayments
 from fraud_pipeline.adapters.group_commit import Outcome
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.model_slot import ModelSlot
 from fraud_pipeline.domain.bundle import ModelBundle
-from fraud_pipeline.domain.decision import Decision, decide_many, decide_on
+from fraud_pipeline.domain.decision import Decision, decide_on
+from fraud_pipeline.domain.decision_batch import DecisionBatch, decide_many
 from fraud_pipeline.domain.feature_batch import read_update_many
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Transaction
@@ -27,8 +29,9 @@ LEDGER_AWAY: Final = "ledger"
 """What a decision lacks that stands in the journal and not in the ledger."""
 
 Computed = npt.NDArray[np.float32]
-Shadow = Callable[[Transaction, Computed, Decision], None]
-"""Gets each payment that was decided, its features and its decision; returns at once."""
+Rows = Computed | Sequence[Computed]
+Shadow = Callable[[Sequence[Transaction], Rows, Sequence[str]], None]
+"""Gets the payments that were decided, their features and the versions that decided them; returns at once."""
 
 
 @dataclass(slots=True)
@@ -36,27 +39,31 @@ class Made:
     """Decided payments and their answers until they are durable."""
 
     transactions: list[Transaction]
-    decisions: list[Decision]
+    decisions: Sequence[Decision]
     answers: list[bytes]
     received_at: datetime
     outcome: asyncio.Future[Outcome]
     degraded_late: int = 0
     """Decisions that were made with the ledger and kept without it."""
 
-    def entries(self) -> list[LedgerEntry]:
+    def entries(self) -> Sequence[LedgerEntry]:
         """What the ledger is to keep."""
+        if isinstance(self.decisions, DecisionBatch):
+            return DecidedPayments(self.decisions, self.received_at)
         return [
             LedgerEntry(transaction, self.received_at, decision=DecisionRecord.of(decision, answer=answer))
             for transaction, decision, answer in zip(self.transactions, self.decisions, self.answers, strict=True)
         ]
 
-    def without_ledger(self) -> list[LedgerEntry]:
+    def without_ledger(self) -> Sequence[LedgerEntry]:
         """What the journal is to keep: decisions that do not say so yet say that the ledger was away."""
-        for place, decision in enumerate(self.decisions):
-            if LEDGER_AWAY not in decision.degraded:
-                self.degraded_late += 1
-                self.decisions[place] = replace(decision, degraded=(*decision.degraded, LEDGER_AWAY))
-                self.answers[place] = self.decisions[place].to_json()
+        missing = [LEDGER_AWAY not in decision.degraded for decision in self.decisions]
+        self.decisions = [
+            replace(decision, degraded=(*decision.degraded, LEDGER_AWAY)) if late else decision
+            for decision, late in zip(self.decisions, missing, strict=True)
+        ]
+        self.answers = [decision.to_json() for decision in self.decisions]
+        self.degraded_late += sum(missing)
         return self.entries()
 
 
@@ -80,7 +87,7 @@ class DecisionMaker:
 
     def require_model(self) -> None:
         """DependencyError where there is nothing to decide with."""
-        self._bundle_of("")
+        _required(self._models.bundle_for(""))
 
     def one(
         self,
@@ -99,7 +106,14 @@ class DecisionMaker:
         decision = self._decide(bundle, transaction, computed, degraded)
         if take_in:
             state.update(transaction)
-        return self._made([transaction], [computed], [decision], received_at, started, read_at)
+        self._observe(1, started, read_at)
+        metrics = self._metrics
+        metrics.decisions[decision.decision, decision.model_version] += 1
+        metrics.degraded += bool(decision.degraded)
+        metrics.scores.observe(decision.fraud_probability)
+        if self._shadow is not None:
+            self._shadow([transaction], [computed], [decision.model_version])
+        return self._made([transaction], [decision], [decision.to_json()], received_at)
 
     def many(
         self,
@@ -113,8 +127,15 @@ class DecisionMaker:
         started = time.perf_counter()
         rows = read_update_many(state, transactions)
         read_at = time.perf_counter()
-        decisions = self._decide_rows(rows, transactions, degraded)
-        return self._made(transactions, rows, decisions, received_at, started, read_at)
+        batch = self._decide_rows(rows, transactions, degraded)
+        self._observe(len(batch), started, read_at)
+        metrics = self._metrics
+        metrics.decisions.update(zip(batch.verdicts, batch.model_versions, strict=True))
+        metrics.degraded += len(batch) if batch.degraded else 0
+        metrics.scores.observe_all(batch.probabilities)
+        if self._shadow is not None:
+            self._shadow(transactions, rows, batch.model_versions)
+        return self._made(transactions, batch, batch.answers, received_at)
 
     def aside(self, transaction: Transaction, computed: Computed) -> Decision:
         """Decide a payment that stands in the log already, from its features."""
@@ -131,52 +152,47 @@ class DecisionMaker:
 
     def _decide_rows(
         self, rows: Computed, transactions: Sequence[Transaction], degraded: tuple[str, ...]
-    ) -> list[Decision]:
+    ) -> DecisionBatch:
         """By model: the challenger may have its share of the customers."""
-        bundles = [self._bundle(transaction) for transaction in transactions]
-        if all(bundle is bundles[0] for bundle in bundles):
-            return decide_many(
-                rows,
-                bundles[0],
-                transactions,
-                decided_at=self._now(),
-                control_share=self._control_share,
-                degraded=degraded,
-            )
         places: dict[int, tuple[ModelBundle, list[int]]] = {}
+        bundles = self._models.bundles_for([transaction.customer_id for transaction in transactions])
+        if bundles.count(bundles[0]) == len(bundles):
+            return self._decide_with(_required(bundles[0]), rows, transactions, degraded)
         for place, bundle in enumerate(bundles):
-            places.setdefault(id(bundle), (bundle, []))[1].append(place)
-        found: dict[int, Decision] = {}
-        for bundle, chosen in places.values():
-            made = decide_many(
-                rows[chosen], bundle, [transactions[place] for place in chosen],
-                decided_at=self._now(), control_share=self._control_share, degraded=degraded,
-            )  # fmt: skip
-            found.update(zip(chosen, made, strict=True))
-        return [found[place] for place in range(len(transactions))]
+            places.setdefault(id(bundle), (_required(bundle), []))[1].append(place)
+        return DecisionBatch.merged(
+            [
+                (self._decide_with(bundle, rows[chosen], [transactions[place] for place in chosen], degraded), chosen)
+                for bundle, chosen in places.values()
+            ]
+        )
+
+    def _decide_with(
+        self, bundle: ModelBundle, rows: Computed, transactions: Sequence[Transaction], degraded: tuple[str, ...]
+    ) -> DecisionBatch:
+        return decide_many(
+            rows, bundle, transactions, decided_at=self._now(), control_share=self._control_share, degraded=degraded
+        )
+
+    def _observe(self, count: int, started: float, read_at: float) -> None:
+        stages = self._metrics.stages
+        stages["features"].observe((read_at - started) / count, count)
+        stages["model"].observe((time.perf_counter() - read_at) / count, count)
 
     def _made(
-        self, transactions: list[Transaction], rows: Computed | Sequence[Computed], decisions: list[Decision],
-        received_at: datetime, started: float, read_at: float,
-    ) -> Made:  # fmt: skip
-        metrics, count, decided = self._metrics, len(transactions), time.perf_counter()
-        metrics.stages["features"].observe((read_at - started) / count, count)
-        metrics.stages["model"].observe((decided - read_at) / count, count)
-        metrics.decisions.update((decision.decision, decision.model_version) for decision in decisions)
-        metrics.degraded += sum(1 for decision in decisions if decision.degraded)
-        for decision in decisions:
-            metrics.scores.observe(decision.fraud_probability)
-        if self._shadow is not None:
-            for transaction, row, decision in zip(transactions, rows, decisions, strict=True):
-                self._shadow(transaction, row, decision)
-        answers = [decision.to_json() for decision in decisions]
+        self,
+        transactions: list[Transaction],
+        decisions: Sequence[Decision],
+        answers: list[bytes],
+        received_at: datetime,
+    ) -> Made:
         return Made(transactions, decisions, answers, received_at, asyncio.get_running_loop().create_future())
 
     def _bundle(self, transaction: Transaction) -> ModelBundle:
-        return self._bundle_of(transaction.customer_id)
+        return _required(self._models.bundle_for(transaction.customer_id))
 
-    def _bundle_of(self, customer_id: str) -> ModelBundle:
-        bundle = self._models.bundle_for(customer_id)
-        if bundle is None:
-            raise DependencyError("There is no champion to decide with.", remedy="Train and promote one: `fraud run`.")
-        return bundle
+
+def _required(bundle: ModelBundle | None) -> ModelBundle:
+    if bundle is None:
+        raise DependencyError("There is no champion to decide with.", remedy="Train and promote one: `fraud run`.")
+    return bundle

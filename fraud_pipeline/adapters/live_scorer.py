@@ -31,8 +31,8 @@ from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.errors import Busy, ConflictingTransaction, DependencyError, FraudError
 
-BATCH_CHUNK: Final = 200
-"""Payments of a batch that are decided before others get their turn: about 8 ms."""
+BATCH_CHUNK: Final = 256
+"""Payments of a batch that are decided before others get their turn: about 6 ms, and one INSERT's worth."""
 MAX_IN_FLIGHT: Final = 20_000
 """Payments that wait for their commit; beyond it the ledger is too slow for what comes, and callers are told."""
 REBUILD_RETRY_S: Final = 1.0
@@ -61,6 +61,8 @@ class LiveScorer:
         self.live: LiveState | None = None
         self.gate = LogGate("The state is being recovered.")
         self.commits: Commits | None = None
+        self.batches = asyncio.Lock()
+        """Batches take turns: mixed, each one's payments would be late after another's. Single payments go in between."""
         self._ledger = ledger
         self._decisions = decisions
         self._recover = recover
@@ -145,15 +147,16 @@ class LiveScorer:
         answers: list[bytes | FraudError] = [b""] * len(transactions)
         order = sorted(range(len(transactions)), key=lambda place: transactions[place].event_time)
         made_at: list[tuple[Made, list[int]]] = []
-        for start in range(0, len(order), BATCH_CHUNK):
-            await self._admitted()
-            chunk = order[start : start + BATCH_CHUNK]
-            fresh, others = self._payments.split(transactions, chunk, has_journal=self._has_journal)
-            if fresh:
-                made_at.append((self._decide_chunk([transactions[place] for place in fresh], received_at), fresh))
-            for place in others:
-                answers[place] = await self._answer_or_error(transactions[place], received_at)
-            await asyncio.sleep(0)
+        async with self.batches:
+            for start in range(0, len(order), BATCH_CHUNK):
+                await self._admitted()
+                chunk = order[start : start + BATCH_CHUNK]
+                fresh, others = self._payments.split(transactions, chunk, has_journal=self._has_journal)
+                if fresh:
+                    made_at.append((self._decide_chunk([transactions[place] for place in fresh], received_at), fresh))
+                for place in others:
+                    answers[place] = await self._answer_or_error(transactions[place], received_at)
+                await asyncio.sleep(0)
         for made, places in made_at:
             found: Sequence[bytes | FraudError]
             try:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +91,14 @@ class ModelSlot:
             return challenger.bundle
         champion = self.champion
         return None if champion is None else champion.bundle
+
+    def bundles_for(self, customer_ids: Sequence[str]) -> list[ModelBundle | None]:
+        """`bundle_for` of each, at one moment."""
+        challenger, champion, share = self.challenger, self.champion, self.challenger_share
+        usual = None if champion is None else champion.bundle
+        if challenger is None or share <= 0.0:
+            return [usual] * len(customer_ids)
+        return [challenger.bundle if in_challenger_share(each, share) else usual for each in customer_ids]
 
     def counterpart(self, version: str) -> ModelBundle | None:
         """Who did not decide a payment that this version decided: the challenger, or else the champion."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,7 +21,8 @@ from fraud_pipeline.adapters.ledger_records import DecisionRecord
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.model_slot import ModelSlot
 from fraud_pipeline.domain.bundle import ModelBundle
-from fraud_pipeline.domain.decision import Decision, decide_many
+from fraud_pipeline.domain.decision import Decision
+from fraud_pipeline.domain.decision_batch import decide_many
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import FraudError
 
@@ -69,15 +70,20 @@ class ShadowScorer:
             self._closing.set()
             self._thread.join()
 
-    def offer(self, transaction: Transaction, computed: npt.NDArray[np.float32], decision: Decision) -> None:
-        """Have whoever did not decide this payment decide it too."""
-        other = self._models.counterpart(decision.model_version)
-        if other is None:
+    def offer(
+        self, transactions: Sequence[Transaction], rows: Sequence[npt.NDArray[np.float32]], versions: Sequence[str]
+    ) -> None:
+        """Have whoever did not decide these payments (`versions` did, from the features `rows`) decide them too."""
+        if self._models.challenger is None:
             return
-        if self._queue.qsize() >= MOST_WAITING:
-            self._metrics.shadow_dropped += 1
-            return
-        self._queue.put((transaction, computed, other))
+        for transaction, computed, version in zip(transactions, rows, versions, strict=True):
+            other = self._models.counterpart(version)
+            if other is None:
+                continue
+            if self._queue.qsize() >= MOST_WAITING:
+                self._metrics.shadow_dropped += 1
+            else:
+                self._queue.put((transaction, computed, other))
 
     def _run(self) -> None:
         while True:

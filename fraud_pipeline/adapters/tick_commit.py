@@ -64,12 +64,11 @@ class TickCommit:
 
     def _flush(self) -> None:
         groups, self._ready = self._ready, []
-        entries = [entry for group in groups for entry in group.entries]
-        if len(entries) > MAX_ROWS:
+        if sum(len(group.entries) for group in groups) > MAX_ROWS:
             self._hand_over(groups)
             return
         try:
-            self._writer.append_at_once(entries)
+            self._writer.append_at_once(*(group.entries for group in groups))
         except Exception:  # noqa: BLE001 whatever it is, the thread meets it too, and every group must be answered
             self._hand_over(groups)
             return

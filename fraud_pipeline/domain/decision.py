@@ -1,4 +1,4 @@
-"""`decide`: from a payment, the state before it and a bundle to a Decision. REST and stream call this one function.
+"""`decide`: from a payment, the state before it and a bundle to a Decision; `decision_batch` does the same for many at once.
 
 Pure apart from the clock passed in, which only measures. It does not update the state: the caller commits the decision
 first and then applies the payment, so that a crash in between repeats rather than forgets. From the inputs that a Decision
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
@@ -29,7 +29,19 @@ CONTROL_SHARE: Final = 0.01
 """Of BLOCKs, let through as REVIEW so that what the model blocks is still learned about."""
 _CONTROL_SALT: Final = b"fraud.control"
 """The draw must not coincide with any other hash of the id that decides something."""
-_LITTLE_ENDIAN_FLOAT: Final = np.dtype("<f4")
+LITTLE_ENDIAN_FLOAT: Final = np.dtype("<f4")
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What comes with a REVIEW or a BLOCK; of an APPROVE there is nothing to say."""
+
+    reasons: tuple[Reason, ...] = ()
+    risk_factors: tuple[str, ...] = ()
+    control: bool = False
+
+
+UNEXPLAINED: Final = Explained()
 
 
 class State(Protocol):
@@ -67,7 +79,7 @@ class Decision:
     @property
     def vector(self) -> NDArray[np.float32]:
         """`features` as numbers [F']."""
-        return np.frombuffer(self.features, dtype=_LITTLE_ENDIAN_FLOAT)
+        return np.frombuffer(self.features, dtype=LITTLE_ENDIAN_FLOAT)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without the feature vector: what a caller is answered. Times in RFC 3339, in UTC."""
@@ -152,44 +164,28 @@ def decide_on(
     if started is None:
         started = clock()
     scores = bundle.score(vector.reshape(1, -1))
-    features = vector.astype(_LITTLE_ENDIAN_FLOAT, copy=False).tobytes()
-    raw, probability, anomaly = float(scores.raw[0]), float(scores.probability[0]), float(scores.anomaly[0])
-    return _decision(
-        vector, features, raw, probability, anomaly, bundle, transaction_id=transaction_id, event_time=event_time, decided_at=decided_at,
-        control_share=control_share, degraded=degraded, started=started, clock=clock,
-    )  # fmt: skip
-
-
-def decide_many(
-    computed: NDArray[np.float32],
-    bundle: ModelBundle,
-    transactions: Sequence[Transaction],
-    *,
-    decided_at: datetime,
-    control_share: float = CONTROL_SHARE,
-    degraded: tuple[str, ...] = (),
-    clock: Callable[[], int] = time.perf_counter_ns,
-) -> list[Decision]:
-    """Decide n payments whose features [n, len(FEATURES)] were read each at its turn: the same bits as one by one.
-
-    Each one's `processing_time_ms` is its share of the whole.
-    """
-    started = clock()
-    if not transactions:
-        return []
-    vectors = bundle.inputs.vectors(computed, transactions)
-    scores = bundle.score(vectors)
-    content, width = vectors.astype(_LITTLE_ENDIAN_FLOAT, copy=False).tobytes(), vectors.shape[1] * 4
-    shared = (clock() - started) // len(transactions)
-    numbers = zip(scores.raw.tolist(), scores.probability.tolist(), scores.anomaly.tolist(), strict=True)
-    return [
-        _decision(
-            vectors[place], content[place * width : (place + 1) * width], *scored, bundle,
-            transaction_id=payment.transaction_id, event_time=payment.event_time, decided_at=decided_at,
-            control_share=control_share, degraded=degraded, started=clock() - shared, clock=clock,
-        )
-        for place, (payment, scored) in enumerate(zip(transactions, numbers, strict=True))
-    ]  # fmt: skip
+    raw, anomaly = float(scores.raw[0]), float(scores.anomaly[0])
+    verdict, control = verdict_on(raw, bundle, transaction_id, control_share=control_share)
+    why = UNEXPLAINED
+    if verdict != "APPROVE":
+        why = explained(vector, bundle, anomaly=anomaly, control=control)
+    return Decision(
+        transaction_id=transaction_id,
+        event_time=event_time,
+        decided_at=decided_at,
+        fraud_probability=float(scores.probability[0]),
+        anomaly_score=anomaly,
+        raw_score=raw,
+        decision=verdict,
+        risk_factors=why.risk_factors,
+        reasons=why.reasons,
+        model_version=bundle.version,
+        feature_schema=bundle.feature_schema,
+        processing_time_ms=(clock() - started) / 1e6,
+        features=vector.astype(LITTLE_ENDIAN_FLOAT, copy=False).tobytes(),
+        control=control,
+        degraded=degraded,
+    )
 
 
 def in_control_share(transaction_id: str, share: float) -> bool:
@@ -198,53 +194,22 @@ def in_control_share(transaction_id: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 
-def _decision(
-    vector: NDArray[np.float32],
-    features: bytes,
-    raw: float,
-    probability: float,
-    anomaly: float,
-    bundle: ModelBundle,
-    *,
-    transaction_id: str,
-    event_time: datetime,
-    decided_at: datetime,
-    control_share: float,
-    degraded: tuple[str, ...],
-    started: int,
-    clock: Callable[[], int],
-) -> Decision:
-    """Thresholds, control share, and the reasons where someone will ask for them."""
-    verdict: Verdict = "APPROVE"
-    control = False
+def verdict_on(raw: float, bundle: ModelBundle, transaction_id: str, *, control_share: float) -> tuple[Verdict, bool]:
+    """What a raw score means, and whether the payment is let through for the control share."""
     thresholds = bundle.thresholds
     if raw >= thresholds.block:
         control = in_control_share(transaction_id, control_share)
-        verdict = "REVIEW" if control else "BLOCK"
-    elif raw >= thresholds.review:
-        verdict = "REVIEW"
-    reasons: tuple[Reason, ...] = ()
-    risk_factors: tuple[str, ...] = ()
-    if verdict != "APPROVE":
-        rising = rising_contributions(bundle.contributions(vector))
-        reasons = strongest_reasons(bundle.input_names, vector, rising)
-        risk_factors = bundle.risk_table.risk_factors(vector, rising, anomaly_score=anomaly)
-    return Decision(
-        transaction_id=transaction_id,
-        event_time=event_time,
-        decided_at=decided_at,
-        fraud_probability=probability,
-        anomaly_score=anomaly,
-        raw_score=raw,
-        decision=verdict,
-        risk_factors=risk_factors,
-        reasons=reasons,
-        model_version=bundle.version,
-        feature_schema=bundle.feature_schema,
-        processing_time_ms=(clock() - started) / 1e6,
-        features=features,
+        return ("REVIEW" if control else "BLOCK"), control
+    return ("REVIEW" if raw >= thresholds.review else "APPROVE"), False
+
+
+def explained(vector: NDArray[np.float32], bundle: ModelBundle, *, anomaly: float, control: bool) -> Explained:
+    """What goes with a REVIEW or a BLOCK on an input vector [F']."""
+    rising = rising_contributions(bundle.contributions(vector))
+    return Explained(
+        reasons=strongest_reasons(bundle.input_names, vector, rising),
+        risk_factors=bundle.risk_table.risk_factors(vector, rising, anomaly_score=anomaly),
         control=control,
-        degraded=degraded,
     )
 
 

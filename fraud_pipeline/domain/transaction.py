@@ -119,6 +119,11 @@ class LabelChange:
     device_id: str | None = None
 
 
+def is_attribute_name(name: object) -> bool:
+    """Whether an attribute may be called so."""
+    return isinstance(name, str) and _ATTRIBUTE_NAME.fullmatch(name) is not None
+
+
 def unknown_fields(payload: Mapping[str, object]) -> tuple[str, ...]:
     """Names in the payload that the contract does not have; they are ignored, and counted by the caller."""
     if _KNOWN_FIELDS.issuperset(payload):
@@ -351,7 +356,7 @@ class FieldReader:
         numbers: dict[str, float] = {}
         for name, item in value.items():
             number = _finite(item)
-            if not isinstance(name, str) or not _ATTRIBUTE_NAME.fullmatch(name):
+            if not is_attribute_name(name):
                 self.reject(
                     f"attributes.{ascii(name).strip(chr(39))[:40]}", item, "its name must be 1 to 40 of a-z 0-9 _"
                 )

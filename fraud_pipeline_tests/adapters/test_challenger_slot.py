@@ -213,7 +213,7 @@ def test_whoever_did_not_decide_decides_in_shadow_from_the_same_features(place: 
         bundle = slot.bundle_for(customer)
         assert bundle is not None
         given.append(decided(bundle, payment, values))
-        shadow.offer(payment, values, given[-1])
+        shadow.offer([payment], [values], [given[-1].model_version])
     shadow.start()
     shadow.close()
     assert {decision.model_version for decision in given} == {"1", "2"}
@@ -231,7 +231,7 @@ def test_without_a_challenger_nothing_is_decided_twice(place: Place):
     shadow = ShadowScorer(place.ledger, slot, metrics, control_share=0.0, now=lambda: NOW)
     assert slot.champion is not None
     payment = Transaction("t1", NOW, "c1", "m1", 1250)
-    shadow.offer(payment, computed(), decided(slot.champion.bundle, payment, computed()))
+    shadow.offer([payment], [computed()], [slot.champion.bundle.version])
     shadow.start()
     shadow.close()
     assert metrics.shadow_decisions == 0
@@ -247,11 +247,11 @@ def test_what_cannot_be_decided_in_shadow_is_counted_and_the_next_is_decided(pla
     payments = [Transaction(f"t{number}", NOW, "c1", "m1", 1250) for number in range(2)]
     answer = decided(slot.champion.bundle, payments[0], computed())
     shadow.start()
-    shadow.offer(payments[0], np.zeros(3, dtype=np.float32), answer)  # not the features of this code
+    shadow.offer(payments[:1], [np.zeros(3, dtype=np.float32)], [answer.model_version])  # not the features of this code
     deadline = time.monotonic() + 10
     while metrics.shadow_dropped == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
-    shadow.offer(payments[1], computed(), answer)
+    shadow.offer(payments[1:2], [computed()], [answer.model_version])
     shadow.close()
     assert (metrics.shadow_dropped, metrics.shadow_decisions) == (1, 1)
     assert place.ledger.decision("t1", role="shadow") is not None

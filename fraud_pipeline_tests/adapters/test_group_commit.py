@@ -41,10 +41,10 @@ class FailingWriter(LedgerWriter):
 
     switch: Switch
 
-    def append(self, entries: Sequence[LedgerEntry]) -> int:
+    def append(self, *groups: Sequence[LedgerEntry]) -> int:
         self.switch.check()
-        first = super().append(entries)
-        self.switch.groups.append(len(entries))
+        first = super().append(*groups)
+        self.switch.groups.append(sum(map(len, groups)))
         return first
 
     def confirm(self) -> None:

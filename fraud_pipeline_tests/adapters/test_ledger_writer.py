@@ -5,15 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from fraud_pipeline.adapters.decided_payments import DecidedPayments
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerIdsTaken, LedgerWriter
+from fraud_pipeline.domain.decision import Explained
+from fraud_pipeline.domain.decision_batch import decide_many
+from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.errors import Busy, DependencyError
+from fraud_pipeline_tests.bundles import loaded_bundle
+from fraud_pipeline_tests.bundles import payments as model_inputs
 from fraud_pipeline_tests.entries import T0, decided, entry, label, log_of, payment, rich_payment
 from fraud_pipeline_tests.postgres import end_sessions
 
@@ -62,6 +69,36 @@ def test_what_is_appended_reads_back_equal_through_the_ledger(ledger: Ledger, wr
     assert (found["t1"].writer, found["t1"].sequence, found["t1"].received_at) == ("local", 1, T0)
     assert ledger.decision("t1") == rich.decision
     assert ledger.decision("t2") is None
+
+
+def test_a_batch_by_column_writes_the_rows_of_its_entries(tmp_path: Path):
+    payments = [rich_payment(number) if number % 3 else payment(number) for number in range(40)]
+    batch = decide_many(
+        model_inputs()[0][:40, : len(FEATURES)], loaded_bundle(), payments, decided_at=T0 + timedelta(microseconds=7)
+    )
+    batch.verdicts[3], batch.alerts[3] = "BLOCK", Explained()
+    decided_payments = DecidedPayments(batch, T0)
+    rows = []
+    ways: list[list[Sequence[LedgerEntry]]] = [
+        [decided_payments],
+        [list(decided_payments)],
+        [decided_payments[:9], decided_payments[9:]],
+    ]
+    for number, groups in enumerate(ways):
+        with Ledger.open(f"sqlite:///{tmp_path / f'{number}.db'}") as ledger:
+            writer = LedgerWriter.open(ledger.database)
+            assert writer.append(*groups) == 1
+            writer.close()
+            with ledger.database.reading() as connection:
+                rows.append(
+                    [
+                        connection.exec_driver_sql(f"SELECT * FROM {table} ORDER BY transaction_id").all()
+                        for table in ("transactions", "decisions", "alerts")
+                    ]
+                )
+    assert rows[0] == rows[1] == rows[2]
+    assert [len(table) for table in rows[0][:2]] == [40, 40]
+    assert "t3" in {row[0] for row in rows[0][2]}
 
 
 def test_both_ways_of_appending_write_the_same_rows(ledger: Ledger, writer: LedgerWriter):

@@ -24,16 +24,16 @@ class CountingWriter(LedgerWriter):
     by_thread: list[int]
     trouble: Exception | None
 
-    def append_at_once(self, entries: Sequence[LedgerEntry]) -> int:
+    def append_at_once(self, *groups: Sequence[LedgerEntry]) -> int:
         if self.trouble is not None:
             trouble, self.trouble = self.trouble, None
             raise trouble
-        self.at_once.append(len(entries))
-        return super().append_at_once(entries)
+        self.at_once.append(sum(map(len, groups)))
+        return super().append_at_once(*groups)
 
-    def append(self, entries: Sequence[LedgerEntry]) -> int:
-        self.by_thread.append(len(entries))
-        return super().append(entries)
+    def append(self, *groups: Sequence[LedgerEntry]) -> int:
+        self.by_thread.append(sum(map(len, groups)))
+        return super().append(*groups)
 
 
 class Bench:

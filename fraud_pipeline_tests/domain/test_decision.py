@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fraud_pipeline.domain.bundle import ModelBundle
-from fraud_pipeline.domain.decision import Decision, decide, decide_many, decide_on, in_control_share
+from fraud_pipeline.domain.decision import Decision, decide, decide_on, in_control_share
 from fraud_pipeline.domain.explanation import Reason
 from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.domain.feature_state import FeatureState
@@ -153,18 +153,6 @@ def test_a_decision_is_made_again_from_what_it_kept_bit_for_bit(strict: ModelBun
         assert second.decided_at != first.decided_at
         verdicts.add(first.decision)
     assert verdicts >= {"APPROVE", "BLOCK"}
-
-
-def test_many_at_once_are_decided_as_one_by_one(strict: ModelBundle) -> None:
-    vectors = np.ascontiguousarray(payments()[0][:200, : len(FEATURES)])
-    many = [payment(f"t-{i}", country=("DE", "FR", None)[i % 3]) for i in range(200)]
-    together = decide_many(vectors, strict, many, decided_at=DECIDED_AT, control_share=0.2)
-    for row, each, decision in zip(vectors, many, together, strict=True):
-        alone = decide(Remembered(row), strict, each, decided_at=DECIDED_AT, control_share=0.2)
-        assert same_but_for_time(alone, decision)
-        assert decision.processing_time_ms > 0
-    assert {d.control for d in together} == {True, False}
-    assert decide_many(vectors[:0], strict, [], decided_at=DECIDED_AT) == []
 
 
 def test_json_holds_the_answer_and_comes_back_with_the_features_beside_it() -> None:
