@@ -26,7 +26,7 @@ _EVENT_COLUMNS: Final = (
 )  # fmt: skip
 _LABEL_COLUMNS: Final = ("known_at", "event_time", "change", "merchant_id", "merchant_category", "country", "channel")
 _TYPES: Final[dict[str, pa.DataType]] = {
-    "event_time": _MOMENT, "known_at": _MOMENT, "amount_minor": pa.int64(), "latitude": pa.float64(),
+    "event_time": _MOMENT, "known_at": _MOMENT, "received_at": _MOMENT, "amount_minor": pa.int64(), "latitude": pa.float64(),
     "longitude": pa.float64(), "change": pa.int8(), "sequence": pa.int64(),
 }  # fmt: skip
 

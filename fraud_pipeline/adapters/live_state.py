@@ -111,8 +111,15 @@ class LiveStateStore:
         days = [day for day in self._features.usable_days() if day < end]
         return days[-1] if days else None
 
-    def newest(self) -> LiveState | None:
-        """The newest sound checkpoint of this history; those beyond the log's end are removed."""
+    def at(self, sequence: int) -> LiveState:
+        """The state right after that place of the log, as it was then: the newest checkpoint up to it, and the log."""
+        live = self.newest(upto=sequence) or self.base()
+        for page in self._ledger.log_pages(LOCAL_WRITER, after=live.sequence, until=sequence):
+            advance(live, page, self._time_zone)
+        return live
+
+    def newest(self, *, upto: int | None = None) -> LiveState | None:
+        """The newest sound checkpoint of this history, up to a place where one is given; those beyond the end are removed."""
         history = self.history()
         names = self._names(self._folder(history))
         end = self._ledger.last_sequence(LOCAL_WRITER)  # after the names: nobody keeps a state that is not committed
@@ -122,6 +129,8 @@ class LiveStateStore:
                 # Of a ledger that is no more, or has lost its last commits: once the log reaches this place again, the
                 # checkpoint would pass for its own.
                 self._checkpoints.remove(f"{self._folder(history)}/{name}")
+                continue
+            if upto is not None and sequence > upto:
                 continue
             try:
                 content = self._checkpoints.read(f"{self._folder(history)}/{name}")
