@@ -23,6 +23,7 @@ from fraud_pipeline.commands import (
     monitoring,
     pipeline,
     produce,
+    replay,
     services,
     sink,
     topics,
@@ -53,6 +54,7 @@ for area in (
     produce,
     sink,
     dead_letters,
+    replay,
 ):
     area.register(app)
 
