@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_outbox import LedgerOutbox
-from fraud_pipeline.adapters.ledger_raw import closings, raw_pages, raw_through
+from fraud_pipeline.adapters.ledger_raw import closings, raw_from, raw_pages, raw_through
 from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
-from fraud_pipeline_tests.sink_rig import Stream, counts, decision, label, payment, running, until
+from fraud_pipeline_tests.sink_rig import NOW, Stream, counts, decision, label, payment, running, until
 
 
 @pytest.fixture
@@ -88,3 +89,17 @@ def test_repeats_and_conflicts_are_counted_and_the_first_stays(stream: Stream, l
     kept = ledger.transaction("t2")
     assert kept is not None
     assert kept.transaction == payment(2)
+
+
+def test_what_is_older_than_the_retention_is_deleted_beside_the_loop(stream: Stream, ledger: Ledger):
+    payments = [payment(n) for n in range(40)]
+    stream.pay(payments)
+    stream.decide(payments)
+    with running(stream, ledger):
+        until(lambda: counts(ledger)["decisions"] == 40 and counts(ledger)["transactions"] == 40)
+    with running(stream, ledger, retention_days=98, now=lambda: NOW + timedelta(days=99)) as sink:
+        until(lambda: counts(ledger)["decisions"] == 0 and counts(ledger)["transactions"] == 0)
+        until(lambda: sink.metric("fraud_sink_deleted_rows_total", table="decisions") == 40)
+    for partition in range(2):
+        writer = f"{stream.names.transactions}[{partition}]"
+        assert raw_from(ledger.database, writer) == raw_through(ledger.database, writer) + 1
