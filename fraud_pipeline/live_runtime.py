@@ -12,9 +12,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fraud_pipeline.adapters.api_keys import ApiKey, KeyStore
 from fraud_pipeline.adapters.cached_keys import CachedKeys
@@ -25,7 +25,7 @@ from fraud_pipeline.adapters.history_labels import HistoryLabels
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import RecordedLabels
 from fraud_pipeline.adapters.ledger_writer import LedgerWriter
-from fraud_pipeline.adapters.live_decisions import DecisionMaker
+from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, DecisionMaker
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.live_scorer import LiveScorer
 from fraud_pipeline.adapters.live_state import LiveStateStore
@@ -38,6 +38,9 @@ from fraud_pipeline.domain.feature_batch import warm
 from fraud_pipeline.domain.transaction import Label
 from fraud_pipeline.errors import DependencyError, FraudError
 from fraud_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from fraud_pipeline.adapters.replica_scorer import ReplicaScorer
 
 RETRY_S: Final = 1.0
 """How soon another attempt to come up follows a failed one."""
@@ -57,6 +60,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def runtime_for(settings: Settings) -> LiveRuntime:
+    """The one writer of its own log; or, where Kafka and a view of the state are named, one of any number of replicas."""
+    if settings.kafka_bootstrap_servers and settings.state_view_url:
+        from fraud_pipeline.replica_runtime import ReplicaRuntime
+
+        return ReplicaRuntime(settings)
+    return LiveRuntime(settings)
+
+
 class LiveRuntime:
     """`start` returns at once; `scorer` is there when `problems` is empty."""
 
@@ -67,7 +79,7 @@ class LiveRuntime:
         self.keys = CachedKeys(self._load_keys)
         self.ledger: Ledger | None = None
         self.models: ModelSlot | None = None
-        self.scorer: LiveScorer | None = None
+        self.scorer: LiveScorer | ReplicaScorer | None = None
         self.shadow: ShadowScorer | None = None
         self.history = HistoryLabels(SourceStore(settings.home))
         self.problem = "The service is starting."
@@ -120,7 +132,17 @@ class LiveRuntime:
             )
         return tuple(found)
 
-    def ready_scorer(self) -> LiveScorer:
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What decisions have to do without now."""
+        journalled = 0 if self.scorer is None else (self.scorer.commits and self.scorer.commits.journalled)
+        return (LEDGER_AWAY,) if journalled else ()
+
+    def more_health(self) -> dict[str, Any]:
+        """Dependencies that only some runtimes have."""
+        return {}
+
+    def ready_scorer(self) -> LiveScorer | ReplicaScorer:
         """The scorer; DependencyError, with the reasons, where it cannot decide."""
         problems = self.problems
         if problems or self.scorer is None:
@@ -178,8 +200,11 @@ class LiveRuntime:
             log.warning(
                 "no API key was ever made: everybody on this machine may ask, nobody else (`fraud keys create`)"
             )
-        self._tasks.append(asyncio.create_task(self._feed_labels()))
-        self._tasks.append(asyncio.create_task(self._keep_checkpoints()))
+        self._tasks += [asyncio.create_task(work) for work in self._chores()]
+
+    def _chores(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What goes on beside deciding."""
+        return self._feed_labels(), self._keep_checkpoints()
 
     def _open(self) -> None:
         """Everything but the state: the ledger, its ownership, what a killed process left in the journal, the models."""
@@ -276,7 +301,9 @@ class LiveRuntime:
                 if asyncio.get_running_loop().time() - renewed >= RENEW_S:
                     renewed = asyncio.get_running_loop().time()
                     await self._make_checkpoint(place)
-                    await self.ready_scorer().renew()
+                    scorer = self.ready_scorer()
+                    if isinstance(scorer, LiveScorer):
+                        await scorer.renew()
             except FraudError as err:
                 log.warning("checkpoints wait: %s", err.message)
             except Exception:  # it is tried again, and the service goes on

@@ -96,6 +96,7 @@ async def health(request: Request) -> Response:
             },
             "challenger": challenger_health(runtime),
             "state": _state(runtime),
+            **await asyncio.to_thread(runtime.more_health),
             "journal": {
                 "entries": 0 if commits is None else commits.journalled,
                 "last_error": "" if commits is None else commits.last_error,
@@ -216,10 +217,9 @@ def _state(runtime: LiveRuntime) -> dict[str, Any]:
 
 
 def _is_degraded(runtime: LiveRuntime) -> bool:
-    commits = None if runtime.scorer is None else runtime.scorer.commits
     models = runtime.models
     refused = models is not None and (models.refused is not None or models.refused_challenger is not None)
-    return refused or (commits is not None and commits.journalled > 0)
+    return refused or bool(runtime.lacking)
 
 
 def _checked(probe: Callable[[], None]) -> dict[str, Any]:

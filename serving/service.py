@@ -12,7 +12,7 @@ from typing import Any, cast
 import bentoml
 
 from fraud_pipeline import telemetry
-from fraud_pipeline.live_runtime import LiveRuntime
+from fraud_pipeline.live_runtime import runtime_for
 from fraud_pipeline.settings import load_settings
 from serving.app import BATCH_PATIENCE, build_app
 from serving.metrics import exposition
@@ -22,7 +22,7 @@ telemetry.disable()
 for name in ("fraud_pipeline", "serving"):
     logging.getLogger(name).setLevel(logging.INFO)  # BentoML's handlers print it
 settings = load_settings()
-runtime = LiveRuntime(settings)  # opens nothing yet
+runtime = runtime_for(settings)  # opens nothing yet
 
 
 @bentoml.service(

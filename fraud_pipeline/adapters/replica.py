@@ -57,6 +57,16 @@ class Replica:
         self._currency = currency
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def writers(self) -> list[str]:
+        """All there are."""
+        return [f"{self._topic}[{partition}]" for partition in range(self._partitions)]
+
+    @property
+    def view_error(self) -> str:
+        """Why the state view could not be read when it was last asked."""
+        return self.reader.last_error
+
     def writer_of(self, customer_id: str) -> str:
         """Whose log a customer's payments go to."""
         return f"{self._topic}[{partition_of(customer_id.encode(), self._partitions)}]"
@@ -71,7 +81,11 @@ class Replica:
     async def close(self) -> None:
         """Answer what is on its way, relay for a moment, and leave the rest to the journal."""
         await self.scorer.close()
-        await asyncio.to_thread(self.relay.close)
+        await asyncio.to_thread(self.close_log)
+
+    def close_log(self) -> None:
+        """Relay for a moment what the scorer, which is closed, has left."""
+        self.relay.close()
         self.journal.close()
 
     def health(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class ReplicaCommit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store_errors = 0
+        self.last_error = ""
         self.unsettled = 0
         """Decisions that were answered without their claim: the view was away."""
         self._journal = journal
@@ -64,6 +65,11 @@ class ReplicaCommit:
         self._ask_again_at = 0.0
         self._queue: queue.SimpleQueue[Decided | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="replica-commit", daemon=True)
+
+    @property
+    def journalled(self) -> int:
+        """Entries in the journal."""
+        return len(self._journal)
 
     def start(self) -> None:
         self._thread.start()
@@ -106,12 +112,13 @@ class ReplicaCommit:
             rows = [each.row for each in group if each.row is not None]
             last = self._journal.append(rows) if rows else None
         except DependencyError as err:
-            self.store_errors += 1
+            self.store_errors, self.last_error = self.store_errors + 1, err.message
             log.warning("the journal refuses: %s", err.message)
             for each in group:
                 each.done(err, None)
             self._give_up(group)
             return
+        self.last_error = ""
         others = self._settled(group)
         overtaken = [each.transaction_id for each, other in zip(group, others, strict=True) if other is not None]
         if overtaken:

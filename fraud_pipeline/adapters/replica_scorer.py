@@ -25,6 +25,7 @@ from fraud_pipeline.adapters.ledger_records import DecisionRecord, RecordedLabel
 from fraud_pipeline.adapters.ledger_transactions import differing_fields
 from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, Computed, DecisionMaker
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
+from fraud_pipeline.adapters.live_state import LiveState
 from fraud_pipeline.adapters.log_gate import LogGate
 from fraud_pipeline.adapters.own_events import OwnEvents
 from fraud_pipeline.adapters.replica_commit import Decided, ReplicaCommit
@@ -54,6 +55,8 @@ log = logging.getLogger(__name__)
 
 class ViewReader(Protocol):
     """What this needs of the state view's reader."""
+
+    last_error: str
 
     async def read(self, asked: Sequence[Asked]) -> list[Seen]: ...
     async def claim_of(self, transaction_id: str) -> Claim | None: ...
@@ -101,7 +104,7 @@ class _Deciding:
 class ReplicaScorer:
     """Use `start` first and `close` last. `writer_of` says whose log a customer's payments go to."""
 
-    live = None
+    live: LiveState | None = None
     """A replica holds no state of its own."""
 
     def __init__(
@@ -121,6 +124,8 @@ class ReplicaScorer:
         self.metrics = metrics
         self.gate = LogGate("The replica is starting.")
         self.commits = commits
+        self.batches = asyncio.Lock()
+        """Batches take turns, as at the one writer. Single payments go in between."""
         self.overtaken = 0
         """Decisions that were given up: another replica had answered the id."""
         self._ledger = ledger
@@ -154,8 +159,8 @@ class ReplicaScorer:
         self._sweeping = asyncio.create_task(self._sweep())
         self.gate.reopen()
 
-    async def close(self) -> None:
-        """Answer what is on its way; nothing is to be kept but the journal."""
+    async def close(self) -> LiveState | None:
+        """Answer what is on its way; nothing is to be kept but the journal, so None."""
         self.gate.shut("The service is stopping.")
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -163,6 +168,7 @@ class ReplicaScorer:
         await asyncio.to_thread(self.commits.close)
         await self._view.close()
         await asyncio.to_thread(self._payments.close)
+        return None
 
     def confirmed(self, transaction_id: str, writer: str, offset: int) -> None:
         """The log has a payment: the journal does not hold it any more."""
@@ -194,14 +200,15 @@ class ReplicaScorer:
         """`score` of each, decided in the order of event times (equal ones as given); answers in the order given."""
         order = sorted(range(len(transactions)), key=lambda place: transactions[place].event_time)
         found: list[bytes | FraudError] = [b""] * len(transactions)
-        for start in range(0, len(order), BATCH_CHUNK):
-            chunk = order[start : start + BATCH_CHUNK]
-            answers = await self._answers([transactions[place] for place in chunk], received_at)
-            for place, answer in zip(chunk, answers, strict=True):
-                try:
-                    found[place] = await asyncio.shield(answer)
-                except FraudError as err:
-                    found[place] = err
+        async with self.batches:
+            for start in range(0, len(order), BATCH_CHUNK):
+                chunk = order[start : start + BATCH_CHUNK]
+                answers = await self._answers([transactions[place] for place in chunk], received_at)
+                for place, answer in zip(chunk, answers, strict=True):
+                    try:
+                        found[place] = await asyncio.shield(answer)
+                    except FraudError as err:
+                        found[place] = err
         return found
 
     async def stored(self, transaction_id: str) -> Known | None:
