@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraud_pipeline.domain import feature_state
+from fraud_pipeline.domain.event_rows import event_rows
 from fraud_pipeline.domain.feature_columns import EventColumns, LabelColumns
 from fraud_pipeline.domain.feature_kernels import (
     apply_event,
@@ -120,9 +121,7 @@ def compute_features(
 
 def read_update_many(state: FeatureState, transactions: Sequence[Transaction]) -> npt.NDArray[np.float32]:
     """`FeatureState.read_update` of each in this order, in one call of the kernels: [n, len(FEATURES)]."""
-    events = np.empty(len(transactions), EVENT)
-    for place, transaction in enumerate(transactions):
-        state.write_event(transaction, events, place)
+    events = event_rows(state, transactions)
     out = np.empty((len(transactions), len(FEATURES)), np.float32)
     row = 0
     while row < len(transactions):

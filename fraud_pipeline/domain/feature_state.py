@@ -172,6 +172,11 @@ class FeatureState:
             self.make_room()
 
     @property
+    def zone(self) -> ZoneInfo | None:
+        """The zone of the state's hours; None for UTC."""
+        return self._zone
+
+    @property
     def watermark_us(self) -> int:
         """The largest event time taken in, µs; NEVER at the start."""
         return int(self.arrays.clock[WATERMARK])
