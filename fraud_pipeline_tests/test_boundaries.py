@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (ROOT / "fraud_pipeline", ROOT / "serving")
+PACKAGES = (ROOT / "fraud_pipeline", ROOT / "serving", ROOT / "streaming")
 TRAINING = (
     "dagster",
     "mlflow",
@@ -88,6 +88,7 @@ ENTRY_POINTS = (
     "fraud_pipeline.policies",
     "fraud_pipeline.dagster_home",
     "serving",
+    "streaming",
 )
 MAY_NOT_IMPORT = {
     "fraud_pipeline.domain": ("fraud_pipeline.adapters", "fraud_pipeline.settings", *ENTRY_POINTS),
@@ -95,8 +96,9 @@ MAY_NOT_IMPORT = {
     "fraud_pipeline.defs": ("fraud_pipeline.commands", "fraud_pipeline.cli"),
     "fraud_pipeline.commands": ("fraud_pipeline.defs", "fraud_pipeline.definitions", "fraud_pipeline.cli"),
     "fraud_pipeline.errors": ("fraud_pipeline",),
-    "fraud_pipeline": ("serving",),
+    "fraud_pipeline": ("serving", "streaming"),
     "serving": tuple(entry for entry in ENTRY_POINTS if entry != "serving"),
+    "streaming": tuple(entry for entry in ENTRY_POINTS if entry != "streaming"),
 }
 
 
