@@ -58,24 +58,22 @@ class SinkConsumer:
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
 
-    def settle(self) -> bool:
-        """Read on from where the ledger is in what was assigned; True where that was to be done.
+    @property
+    def is_settled(self) -> bool:
+        """Whether what was assigned is being read; where not, `settle` comes first, and no write may be under way."""
+        return self._settled
+
+    def settle(self) -> None:
+        """Read on from where the ledger is in what was assigned.
 
         Raises DependencyError where the ledger or the broker does not answer, StateError for a gap.
         """
-        if self._settled:
-            return False
-        self._settled = True
-        try:
-            self._next = self._positions(self.assigned)
-        except BaseException:
-            self._settled = False
-            raise
+        self._next = self._positions(self.assigned)
         self._consumer.assign([TopicPartition(*each, offset) for each, offset in self._next.items()])
-        return True
+        self._settled = True
 
     def take(self, limit: int = BATCH_MESSAGES) -> tuple[list[Message], dict[Partition, Move]]:
-        """The next messages, and how far they bring each partition; the caller writes both or lets go."""
+        """The next messages, and how far they bring each partition; the caller writes both, in turn, or lets go."""
         before = self.rebalances
         received = self._consumer.consume(limit, BATCH_WAIT_S)
         if self.rebalances != before:
@@ -94,13 +92,8 @@ class SinkConsumer:
             else:
                 self._fail(error, each)
         moves = {each: Move(self._next[each], to) for each, to in reached.items() if to > self._next[each]}
+        self._next = reached
         return messages, moves
-
-    def done(self, moves: Mapping[Partition, Move]) -> None:
-        """The ledger has it."""
-        for each, move in moves.items():
-            if each in self._next:
-                self._next[each] = move.next_offset
 
     def let_go(self) -> None:
         """Forget what was taken and not written; `settle` goes on from where the ledger is."""

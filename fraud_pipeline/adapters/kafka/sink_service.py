@@ -1,7 +1,8 @@
 """The sink's loop: messages into the ledger, batch by batch, through every outage; and what is done beside it.
 
-One thread reads and writes. A second one, on the sink that holds partition 0 of `transactions`, relays labels and deletes what is
-old. Every failure has one way back: forget what was taken, ask the ledger how far it is, read on from there.
+One thread reads a batch while another one writes the batch before it. A third, on the sink that holds partition 0 of
+`transactions`, relays labels and deletes what is old. Every failure has one way back: forget what was taken, ask the ledger
+how far it is, read on from there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
 from confluent_kafka import KafkaException
@@ -18,7 +20,7 @@ from fraud_pipeline.adapters.kafka.sink_consumer import SinkConsumer
 from fraud_pipeline.adapters.kafka.sink_messages import BadReceived, SinkReader
 from fraud_pipeline.adapters.kafka.sink_metrics import SinkMetrics
 from fraud_pipeline.adapters.ledger_sink import LedgerSink, PositionLost
-from fraud_pipeline.adapters.ledger_sink_rows import Move, SinkBatch, TopicPartition
+from fraud_pipeline.adapters.ledger_sink_rows import SinkBatch, TopicPartition
 from fraud_pipeline.errors import Busy, DependencyError, FraudError
 
 FIRST_WAIT_S: Final = 0.1
@@ -59,6 +61,8 @@ class Sink:
         self._away_since: float | None = None
         self._wait_s = FIRST_WAIT_S
         self._lags_at = 0.0
+        self._writer: ThreadPoolExecutor
+        self._writing: Future[None] | None = None
 
     def stop(self) -> None:
         """Have `run` return after the batch that is being written; safe in a signal handler."""
@@ -67,44 +71,62 @@ class Sink:
     def run(self) -> None:
         """Until `stop`. Raises StateError and IntegrityError: what waiting does not mend."""
         self._consumer.start()
-        try:
-            while not self._stopping.is_set():
-                try:
-                    self._turn()
-                except (DependencyError, Busy) as err:
-                    self._come_back(err)
-                except KafkaException as err:
-                    self._come_back(DependencyError(f"The broker does not answer: {err.args[0]}."))
-        finally:
-            self._side.stop()
-            self._consumer.close()
+        with ThreadPoolExecutor(1, "sink-writer") as self._writer:
+            try:
+                while not self._stopping.is_set():
+                    try:
+                        self._turn()
+                    except PositionLost:
+                        _log.warning("Another sink has moved on in a partition of this one; its batch is dropped.")
+                        self._metrics.positions_lost.inc()
+                        self._consumer.let_go()
+                    except (DependencyError, Busy) as err:
+                        self._come_back(err)
+                    except KafkaException as err:
+                        self._come_back(DependencyError(f"The broker does not answer: {err.args[0]}."))
+                self._finish_quietly()
+            finally:
+                self._side.stop()
+                self._consumer.close()
 
     def _turn(self) -> None:
-        if self._consumer.settle():
+        if not self._consumer.is_settled:
+            self._finish_write()
+            self._consumer.settle()
             self._follow_assignment()
         messages, moves = self._consumer.take()
+        batch, refused = self._reader.read(messages)
+        self._finish_write()
+        if refused:
+            self._refuse(refused)
         if moves:
-            batch, refused = self._reader.read(messages)
-            if refused:
-                self._refuse(refused)
-            self._write(batch, moves)
-        self._back_again()
+            batch.moves = moves
+            self._writing = self._writer.submit(self._write, batch)
+        else:
+            self._back_again()
         self._note_lags()
 
-    def _write(self, batch: SinkBatch, moves: dict[TopicPartition, Move]) -> None:
-        batch.moves = moves
+    def _write(self, batch: SinkBatch) -> None:
+        """In the writer's thread."""
         started = time.perf_counter()
-        try:
-            written = self._ledger.write(batch)
-        except PositionLost:
-            _log.warning("Another sink has moved on in a partition of this one; the batch is dropped and read anew.")
-            self._metrics.positions_lost.inc()
-            self._consumer.let_go()
-            return
+        written = self._ledger.write(batch)
         self._metrics.wrote(written, seconds=time.perf_counter() - started)
         for transaction_id in written.conflicts:
             _log.warning("%s came again with other content; the ledger keeps the first.", transaction_id)
-        self._consumer.done(moves)
+
+    def _finish_write(self) -> None:
+        """Wait for the batch that is being written. Raises what stopped it: then nothing taken since may be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+            self._back_again()
+
+    def _finish_quietly(self) -> None:
+        """At the end, or after another failure: what was not written is read again by whoever comes next."""
+        try:
+            self._finish_write()
+        except (PositionLost, DependencyError, Busy) as err:
+            _log.warning("The last batch was not written: %s", str(err) or "another sink has moved on")
 
     def _follow_assignment(self) -> None:
         if self._consumer.rebalances == self._rebalances:
@@ -121,6 +143,7 @@ class Sink:
         if self._away_since is None:
             self._away_since = time.monotonic()
             _log.error("%s Trying again until it answers; nothing is lost meanwhile.", err)
+        self._finish_quietly()
         self._consumer.let_go()
         until = time.monotonic() + self._wait_s
         while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
