@@ -43,8 +43,8 @@ def server() -> Iterator[ValkeyServer]:
         yield started
 
 
-def client(server: ValkeyServer) -> redis.Redis:
-    return redis.Redis.from_url(server.address, socket_timeout=0.2, socket_connect_timeout=5)
+def client(server: ValkeyServer, timeout_s: float = DEADLINE_S) -> redis.Redis:
+    return redis.Redis.from_url(server.address, socket_timeout=timeout_s, socket_connect_timeout=DEADLINE_S)
 
 
 def test_the_same_folder_is_the_same_server_on_the_same_port_with_its_data(server: ValkeyServer) -> None:
@@ -86,7 +86,7 @@ def test_another_object_takes_the_server_over_by_its_folder(server: ValkeyServer
 
 def test_a_held_server_accepts_and_does_not_answer(server: ValkeyServer) -> None:
     server.pause()
-    with client(server) as held:
+    with client(server, 0.2) as held:
         assert server.answers, "the kernel accepts for it"
         with pytest.raises(redis.TimeoutError):
             held.ping()
