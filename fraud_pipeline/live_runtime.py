@@ -12,7 +12,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,6 +59,23 @@ log = logging.getLogger(__name__)
 def utc_now() -> datetime:
     """The clock."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCounts:
+    """What a replica on the log counts beside what every runtime does."""
+
+    log_away: bool
+    relayed: int
+    in_flight: int
+    relay_errors: int
+    own_payments: int
+    forgotten: int
+    overtaken: int
+    unsettled: int
+    view_errors: int
+    damaged: int
+    closed: Mapping[str, int]
 
 
 def runtime_for(settings: Settings) -> LiveRuntime:
@@ -141,6 +159,10 @@ class LiveRuntime:
     def more_health(self) -> dict[str, Any]:
         """Dependencies that only some runtimes have."""
         return {}
+
+    def replica_counts(self) -> ReplicaCounts | None:
+        """What a replica counts; None where this is none."""
+        return None
 
     def ready_scorer(self) -> LiveScorer | ReplicaScorer:
         """The scorer; DependencyError, with the reasons, where it cannot decide."""

@@ -25,10 +25,10 @@ from fraud_pipeline.adapters.shadow import ShadowScorer
 from fraud_pipeline.adapters.state_view import StateView
 from fraud_pipeline.adapters.state_view_reader import StateViewReader
 from fraud_pipeline.adapters.stream.writer_states import WriterStates
-from fraud_pipeline.domain.feature_batch import warm
+from fraud_pipeline.domain import customer_record, feature_batch
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.errors import DependencyError, FraudError
-from fraud_pipeline.live_runtime import LiveRuntime, utc_now
+from fraud_pipeline.live_runtime import LiveRuntime, ReplicaCounts, utc_now
 
 METADATA_TIMEOUT_S: Final = 5.0
 """For the number of partitions; without a broker, the last one that was seen serves."""
@@ -75,6 +75,24 @@ class ReplicaRuntime(LiveRuntime):
             **replica.health(),
         }
 
+    def replica_counts(self) -> ReplicaCounts | None:
+        replica, follower = self.replica, self.follower
+        if replica is None or follower is None:
+            return None
+        return ReplicaCounts(
+            log_away=replica.relay.late,
+            relayed=replica.relay.relayed,
+            in_flight=replica.relay.in_flight,
+            relay_errors=replica.relay.errors,
+            own_payments=len(replica.own),
+            forgotten=replica.own.forgotten,
+            overtaken=replica.scorer.overtaken,
+            unsettled=replica.commits.unsettled,
+            view_errors=replica.reader.errors,
+            damaged=replica.features.damaged,
+            closed=dict(follower.closed),
+        )
+
     # Within
 
     def _open(self) -> None:
@@ -82,7 +100,8 @@ class ReplicaRuntime(LiveRuntime):
         settings = self.settings
         self.ledger = Ledger.open(settings.ledger_url)
         self.keys.refresh()
-        warm()
+        feature_batch.warm()
+        customer_record.warm()
         fetch = fetcher(settings.bundles_dir, settings.mlflow_tracking_uri, settings.artifacts_dir)
         self.models = ModelSlot(self.ledger, fetch, now=utc_now, challenger_share=settings.challenger_share)
         self.models.refresh()

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from fraud_pipeline.adapters.live_metrics import Histogram
-from fraud_pipeline.live_runtime import LiveRuntime, utc_now
+from fraud_pipeline.live_runtime import LiveRuntime, ReplicaCounts, utc_now
 
 _PREFIX: Final = "fraud_"
 
@@ -27,6 +27,9 @@ class LiveCollector(Collector):
         yield from self._latencies()
         yield from self._stores()
         yield from self._models()
+        counts = self._runtime.replica_counts()
+        if counts is not None:
+            yield from _replica(counts)
 
     def _decisions(self) -> Iterator[Metric]:
         metrics = self._runtime.metrics
@@ -101,6 +104,27 @@ def exposition(runtime: LiveRuntime) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(LiveCollector(runtime))
     return generate_latest(registry).decode()
+
+
+def _replica(counts: ReplicaCounts) -> Iterator[Metric]:
+    yield _gauge("replica_log_away", "1 where the log does not confirm what is relayed.", int(counts.log_away))
+    yield _counter("replica_relayed", "Payments that the log has confirmed.", counts.relayed)
+    yield _gauge("replica_in_flight", "Payments that were sent and are not confirmed.", counts.in_flight)
+    yield _counter("replica_relay_errors", "Failed attempts to relay.", counts.relay_errors)
+    yield _gauge("replica_own_payments", "Own payments that the state view does not show yet.", counts.own_payments)
+    yield _counter(
+        "replica_own_forgotten", "Own payments that were forgotten before the view showed them.", counts.forgotten
+    )
+    yield _counter("replica_overtaken", "Decisions given up: another replica had answered the id.", counts.overtaken)
+    yield _counter("replica_unsettled", "Answers given without their claim, while the view was away.", counts.unsettled)
+    yield _counter("state_view_errors", "Failed reads of the state view.", counts.view_errors)
+    yield _counter("state_view_damaged", "Records of the view that could not be read.", counts.damaged)
+    closed = GaugeMetricFamily(
+        _PREFIX + "shared_closed_minute", "The newest minute (since 1970) that a writer has closed.", labels=["writer"]
+    )
+    for writer, minute in sorted(counts.closed.items()):
+        closed.add_metric([writer], minute)
+    yield closed
 
 
 def _counter(name: str, meaning: str, value: float) -> Metric:

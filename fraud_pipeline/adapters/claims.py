@@ -5,8 +5,9 @@ Knows nothing of the server that keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Final
 from zlib import crc32
 
@@ -15,6 +16,10 @@ from fraud_pipeline.domain.transaction import Transaction
 _CONTENT: Final = tuple(f.name for f in fields(Transaction))
 _FIELD_BYTES: Final = 4
 FINGERPRINT_BYTES: Final = _FIELD_BYTES * len(_CONTENT)
+_values: Final = attrgetter(*_CONTENT[:-1])
+_pack: Final = struct.Struct(f"<{len(_CONTENT)}I").pack
+if _CONTENT[-1] != "attributes":
+    raise AssertionError("a fingerprint takes the attributes last")
 _TAKEN: Final = b"c"
 _DECIDED: Final = b"d"
 
@@ -54,10 +59,5 @@ class Claim:
 
 def fingerprint_of(transaction: Transaction) -> bytes:
     """Four bytes of each field: enough to tell a repeat from another payment, and which field differs."""
-    parts = []
-    for name in _CONTENT:
-        value = getattr(transaction, name)
-        if isinstance(value, Mapping):
-            value = sorted((key, float(number)) for key, number in value.items())
-        parts.append(crc32(repr(value).encode()).to_bytes(_FIELD_BYTES, "little"))
-    return b"".join(parts)
+    values = [*_values(transaction), sorted((name, float(value)) for name, value in transaction.attributes.items())]
+    return _pack(*(crc32(repr(value).encode()) for value in values))

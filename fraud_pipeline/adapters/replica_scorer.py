@@ -11,13 +11,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
-from fraud_pipeline.adapters.claims import Claim, fingerprint_of
+from fraud_pipeline.adapters.answered_here import AnsweredHere, Deciding
+from fraud_pipeline.adapters.claims import Claim
 from fraud_pipeline.adapters.kafka.messages import decision_value, read_decision, read_log_message, transaction_message
 from fraud_pipeline.adapters.known_payments import Known
 from fraud_pipeline.adapters.ledger import Ledger
@@ -48,8 +48,6 @@ CLAIM_LOOK_S: Final = 0.01
 VIEW_STALE_S: Final = 30.0
 """A view that lacks what the log confirmed so long ago is not being written."""
 SWEEP_S: Final = 1.0
-MOST_RECENT: Final = 20_000
-"""Answers that are remembered after the log has their payments (30 MB): seconds later the ledger has them too."""
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +55,7 @@ class ViewReader(Protocol):
     """What this needs of the state view's reader."""
 
     last_error: str
+    errors: int
 
     async def read(self, asked: Sequence[Asked]) -> list[Seen]: ...
     async def claim_of(self, transaction_id: str) -> Claim | None: ...
@@ -79,26 +78,6 @@ class _Read:
 
     def read(self, _: Transaction) -> Computed:
         return self._computed
-
-
-class _Deciding:
-    """A payment on its way to its answer."""
-
-    def __init__(
-        self, transaction: Transaction, answer: asyncio.Future[bytes], received_at: datetime, holder: bytes
-    ) -> None:
-        self.transaction = transaction
-        self.answer = answer
-        self.received_at = received_at
-        self.held = Claim(fingerprint_of(transaction), holder)
-
-    def succeed(self, answer: bytes) -> None:
-        if not self.answer.done():
-            self.answer.set_result(answer)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class ReplicaScorer:
@@ -137,10 +116,9 @@ class ReplicaScorer:
         self._writer_of = writer_of
         self._now = now
         self._payments = ReplicaLedger(ledger.database)
-        self._deciding: dict[str, _Deciding] = {}
+        self._deciding: dict[str, Deciding] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answered: dict[str, Known] = {}
-        self._recent: OrderedDict[str, Known] = OrderedDict()
+        self._answered = AnsweredHere()
         self._token = secrets.token_hex(8).encode()
         self._sweeping: asyncio.Task[None] | None = None
         self._stale = False
@@ -154,7 +132,7 @@ class ReplicaScorer:
             event = read_log_message(row.key, row.value, headers, currency=currency, received_at=datetime.now(UTC))
             payment = cast("Transaction", event)
             self._own.add(payment, self._writer_of(payment.customer_id), again=True)
-            self._answered[payment.transaction_id] = payment, read_decision(row.decision)[0].to_json()
+            self._answered.add(payment, read_decision(row.decision)[0].to_json())
         self.commits.start()
         self._sweeping = asyncio.create_task(self._sweep())
         self.gate.reopen()
@@ -172,17 +150,13 @@ class ReplicaScorer:
 
     def confirmed(self, transaction_id: str, writer: str, offset: int) -> None:
         """The log has a payment: the journal does not hold it any more."""
-        known = self._answered.pop(transaction_id, None)
-        if known is not None:
-            self._recent[transaction_id] = known
-            if len(self._recent) > MOST_RECENT:
-                self._recent.popitem(last=False)
+        self._answered.confirmed(transaction_id)
         self._own.confirmed(transaction_id, writer, offset, self._now())
 
     @property
     def journalled(self) -> int:
         """Payments that the log has not confirmed."""
-        return len(self._answered)
+        return self._answered.journalled
 
     # Payments
 
@@ -216,13 +190,13 @@ class ReplicaScorer:
         deciding = self._deciding.get(transaction_id)
         if deciding is not None:
             return deciding.transaction, await asyncio.shield(deciding.answer)
-        return self._here(transaction_id) or (await self._payments.find([transaction_id])).get(transaction_id)
+        return self._answered.find(transaction_id) or (await self._payments.find([transaction_id])).get(transaction_id)
 
     async def decide_recorded(self, transaction: Transaction, computed: Computed | None = None) -> bytes:
         """The answer to a payment that is recorded without a decision: from its features, or else from the view of now."""
         await self._admitted()
         if computed is None:
-            computed, _ = self._features.read(transaction, (await self._seen([transaction], claimed=False))[0])
+            computed, _ = self._features.read(transaction, (await self._seen([transaction], [None]))[0])
         decision = self._decisions.aside(transaction, computed)
         answer = decision.to_json()
         await asyncio.to_thread(self._ledger.record_decisions, [DecisionRecord.of(decision, answer=answer)])
@@ -241,10 +215,6 @@ class ReplicaScorer:
 
     # Within
 
-    def _here(self, transaction_id: str) -> Known | None:
-        """A payment that this replica has answered: whatever else is away, it knows that."""
-        return self._answered.get(transaction_id) or self._recent.get(transaction_id)
-
     async def _admitted(self) -> None:
         await self.gate.admitted()
         if self.gate.inside >= MAX_IN_FLIGHT:
@@ -256,16 +226,16 @@ class ReplicaScorer:
         self._decisions.require_model()
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[bytes]] = []
-        fresh: list[_Deciding] = []
+        fresh: list[Deciding] = []
         for transaction in transactions:
             deciding = self._deciding.get(transaction.transaction_id)
-            known = self._here(transaction.transaction_id)
+            known = self._answered.find(transaction.transaction_id)
             if deciding is not None:
                 answers.append(asyncio.ensure_future(self._same(transaction, deciding)))
             elif known is not None:
                 answers.append(asyncio.ensure_future(self._again(transaction, known)))
             else:
-                deciding = _Deciding(transaction, loop.create_future(), received_at, self._token)
+                deciding = Deciding(transaction, loop.create_future(), received_at, self._token)
                 answers.append(deciding.answer)
                 fresh.append(deciding)
                 self._deciding[transaction.transaction_id] = deciding
@@ -275,7 +245,7 @@ class ReplicaScorer:
             self._begin(self._decide(fresh), fresh)
         return answers
 
-    def _begin(self, work: Coroutine[Any, Any, None], fresh: Sequence[_Deciding]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], fresh: Sequence[Deciding]) -> None:
         """Let it go on by itself; whatever goes wrong is the answer of those that have none."""
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -288,12 +258,12 @@ class ReplicaScorer:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
-    def _left(self, deciding: _Deciding, answer: asyncio.Future[bytes]) -> None:
+    def _left(self, deciding: Deciding, answer: asyncio.Future[bytes]) -> None:
         answer.exception()  # looked at, even where nobody waits for it any more
         del self._deciding[deciding.transaction.transaction_id]
         self.gate.left(1)
 
-    async def _same(self, transaction: Transaction, deciding: _Deciding) -> bytes:
+    async def _same(self, transaction: Transaction, deciding: Deciding) -> bytes:
         self._refuse_other(transaction, differing_fields(deciding.transaction, transaction))
         self.metrics.repeats += 1
         return await asyncio.shield(deciding.answer)
@@ -308,10 +278,11 @@ class ReplicaScorer:
             self.metrics.conflicts += 1
             raise ConflictingTransaction(transaction.transaction_id, different)
 
-    async def _decide(self, fresh: Sequence[_Deciding]) -> None:
+    async def _decide(self, fresh: Sequence[Deciding]) -> None:
         """Look each id up everywhere, and decide those that nobody has."""
         payments = [each.transaction for each in fresh]
-        seen, recorded = await asyncio.gather(self._seen(payments), self._recorded(payments))
+        claims = [each.held for each in fresh]
+        seen, recorded = await asyncio.gather(self._seen(payments, claims), self._recorded(payments))
         for each, view in zip(fresh, seen, strict=True):
             known = None if recorded is None else recorded.get(each.transaction.transaction_id)
             if view is not None and view.claim is not None:
@@ -324,16 +295,11 @@ class ReplicaScorer:
                 except Exception as err:  # noqa: BLE001  # one payment's error is no other's
                     each.fail(err)
 
-    async def _seen(self, payments: Sequence[Transaction], *, claimed: bool = True) -> list[Seen | None]:
+    async def _seen(self, payments: Sequence[Transaction], claims: Sequence[Claim | None]) -> list[Seen | None]:
         """What the view says of each; None while it is away."""
         asked = [
-            Asked(
-                payment.customer_id,
-                self._writer_of(payment.customer_id),
-                payment.transaction_id,
-                Claim(fingerprint_of(payment), self._token) if claimed else None,
-            )
-            for payment in payments
+            Asked(payment.customer_id, self._writer_of(payment.customer_id), payment.transaction_id, claim)
+            for payment, claim in zip(payments, claims, strict=True)
         ]
         try:
             return list(await self._view.read(asked))
@@ -347,7 +313,7 @@ class ReplicaScorer:
         except FraudError:
             return None
 
-    async def _answered_elsewhere(self, deciding: _Deciding, claim: Claim | None) -> None:
+    async def _answered_elsewhere(self, deciding: Deciding, claim: Claim | None) -> None:
         """Wait for the answer of who claimed the id; decide where the claim has ended without one."""
         transaction, deadline = deciding.transaction, self._now() + CLAIM_WAIT_S
         while claim is not None:
@@ -365,14 +331,14 @@ class ReplicaScorer:
             claim = await self._view.claim_of(transaction.transaction_id)
         await self._decide([deciding])
 
-    async def _recorded_before(self, deciding: _Deciding, known: Known) -> None:
+    async def _recorded_before(self, deciding: Deciding, known: Known) -> None:
         """The ledger has the id: its answer, which the claim gets too."""
         answer = await self._again(deciding.transaction, known)
         claim = Claim(deciding.held.fingerprint, b"", answer)
         self.commits.submit(Decided(deciding.transaction.transaction_id, None, deciding.held, claim, lambda *_: None))
         deciding.succeed(answer)
 
-    def _decide_new(self, deciding: _Deciding, view: Seen | None, *, ledger_away: bool) -> None:
+    def _decide_new(self, deciding: Deciding, view: Seen | None, *, ledger_away: bool) -> None:
         """Read, decide, remember, and send on its way: without a pause, so that a customer's payments see each other."""
         transaction = deciding.transaction
         computed, lacking = self._features.read(transaction, view)
@@ -399,13 +365,13 @@ class ReplicaScorer:
         return tuple(name for name, is_so in told.items() if is_so)
 
     def _arrived(
-        self, deciding: _Deciding, answer: bytes, error: Exception | None, other: Claim | None, started: float
+        self, deciding: Deciding, answer: bytes, error: Exception | None, other: Claim | None, started: float
     ) -> None:
         """A payment's fate is known: back in the event loop."""
         transaction = deciding.transaction
         self.metrics.stages["commit"].observe(time.perf_counter() - started)
         if error is None and other is None:
-            self._answered[transaction.transaction_id] = transaction, answer
+            self._answered.add(transaction, answer)
             deciding.succeed(answer)
             return
         self._own.drop(transaction.transaction_id)

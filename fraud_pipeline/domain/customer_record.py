@@ -11,6 +11,7 @@ merchant; the names, each ended by a zero byte. Knows nothing of where records a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -47,6 +48,7 @@ from fraud_pipeline.domain.feature_layout import (
 )
 from fraud_pipeline.domain.feature_spec import SCHEMA_HASH
 from fraud_pipeline.domain.feature_state import FeatureState
+from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import StateError
 
 FORMAT: Final = "own1"
@@ -215,3 +217,13 @@ def _slots(state: FeatureState, counts: list[int], names: list[bytes]) -> tuple[
         found.append(np.array([state.entity_slot(kind, name.decode()) for name in part], np.int64))
         start += count
     return found[0], found[1], found[2]
+
+
+def warm() -> None:
+    """Compile (or load) the kernels of records with one made-up customer."""
+    state = FeatureState.empty()
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    state.update(Transaction("warm", moment, "warm", "warm", 100))
+    content = [("warm", CustomerRecords(state).of(["warm"])[0])]
+    for _ in range(2):  # the second time there is something to replace
+        load_customers(state, content)

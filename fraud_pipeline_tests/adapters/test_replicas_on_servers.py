@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import redis
 
 from fraud_pipeline.adapters.kafka import relay
+from fraud_pipeline.adapters.kafka.messages import transaction_message
 from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
 from fraud_pipeline.adapters.local_services.valkey_server import ValkeyServer
 from fraud_pipeline.domain.transaction import Transaction
@@ -23,6 +25,7 @@ from fraud_pipeline_tests.adapters.test_replica_scorer import payments
 from fraud_pipeline_tests.replica_rig import now
 from fraud_pipeline_tests.replica_stream import Follower, following, replica_running, replica_settings, until
 from fraud_pipeline_tests.servers import server_of_my_own
+from fraud_pipeline_tests.service_process import ServiceProcess, service_running, start_service
 
 
 @pytest.fixture
@@ -142,3 +145,48 @@ def test_a_replica_that_ended_with_rows_in_its_journal_loses_none(
                 assert [follower.decisions[each.transaction_id].to_json() for each in made] == answers
 
     run(work)
+
+
+def test_a_service_that_was_killed_with_rows_in_its_journal_loses_none(tmp_path: Path, valkey: ValkeyServer):
+    """Two processes behind HTTP: what one answered before `kill -9` is in the log after its restart, the same at the other."""
+    with server_of_my_own(KafkaServer) as server:
+        settings = replica_settings(tmp_path, kafka=server.address, valkey=valkey.address)
+        environment = {
+            "FRAUD_HOME": str(settings.home),
+            "FRAUD_KAFKA_BOOTSTRAP_SERVERS": server.address,
+            "FRAUD_STATE_VIEW_URL": valkey.address,
+            "FRAUD_TOPIC_PREFIX": settings.topic_prefix,
+            "FRAUD_DAGSTER_URL": "",
+        }
+        made = payments(20)
+        with (
+            following(settings) as follower,
+            service_running(tmp_path / "other.log", environment=environment) as other,
+        ):
+            one = start_service(tmp_path / "one.log", environment=environment)
+            try:
+                answers = [posted(one, payment) for payment in made[:10]]
+                asyncio.run(until(lambda: len(follower.ids) == 10))
+                server.pause()
+                answers += [posted(one, payment) for payment in made[10:]]
+            finally:
+                one.kill()
+            server.resume()
+            assert [posted(other, payment) for payment in made] == answers
+            with service_running(tmp_path / "one.log", environment=environment) as one:
+                asyncio.run(until(lambda: len(follower.ids) == 20))
+                assert [posted(one, payment) for payment in made] == answers
+                health = httpx.get(f"{one.url}/health").json()["dependencies"]
+                assert health["log"]["status"] == health["state_view"]["status"] == "ok"
+                metrics = httpx.get(f"{one.url}/metrics").text
+                assert "fraud_replica_relayed_total 10.0" in metrics
+            assert [follower.decisions[each.transaction_id].to_json() for each in made] == answers
+
+
+def posted(service: ServiceProcess, payment: Transaction) -> bytes:
+    answer = httpx.post(
+        f"{service.url}/score", content=transaction_message(payment).value, headers={"Content-Type": "application/json"},
+        timeout=30,
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    return answer.content
