@@ -226,6 +226,19 @@ class Settings(BaseSettings):
         options = KafkaOptions(settings_cls, env_settings, dotenv_settings)
         return init_settings, options, env_settings, dotenv_settings, file_secret_settings
 
+    scorer_metrics_port: int = Field(
+        9_105, ge=0, le=65_535, description="Stream scorer: port of its Prometheus metrics; 0 is none."
+    )
+    scorer_instance: str = Field(
+        "",
+        max_length=80,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description=(
+            "Stream scorer: its name among all scorers, the same after a restart. [the host's name and the first free number"
+            " under the home]"
+        ),
+    )
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

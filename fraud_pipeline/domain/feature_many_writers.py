@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy.typing as npt
 
 from fraud_pipeline.domain.feature_layout import EVENT, LABEL
 from fraud_pipeline.domain.feature_merged import MergedState
+from fraud_pipeline.domain.feature_portions import own_portion
 from fraud_pipeline.domain.feature_shared_state import last_readable_minute
 from fraud_pipeline.domain.feature_writer import WriterState
+from fraud_pipeline.domain.transaction import LabelChange, Transaction
 
 Ints = npt.NDArray[np.int64]
 
@@ -85,3 +88,25 @@ def _run(state: WriterState, log: WriterLog) -> tuple[npt.NDArray[np.float32], I
         if closing is not None:
             state.clock_closed(closing.through)
     return np.concatenate(values), np.concatenate(times)
+
+
+def warm() -> None:
+    """Compile (or load) all kernels of writers and of merged state with one made-up event, label and rollback."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    merged = MergedState(["warm"])
+    state = WriterState("warm", merged.state)
+    payment = Transaction("warm", moment, "warm", "warm", 100, device_id="warm")
+    label = LabelChange("warm", 1, moment, moment, "warm", "warm")
+    for _ in range(2):
+        state.enter(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+        events = state.rows_of([payment])
+        taken = state.take(events, state.label_rows_of([label]), np.ones(1, np.int64))
+        closing = state.close(state.closable + 10, by_clock=True)
+        assert closing is not None
+        merged.merge(closing, commit=False)
+        merged.read(state.slots.events(events), taken.times, taken.values)
+        state.roll_back()
+        merged.roll_back()
+    merged.merge(closing)
+    shared = MergedState.restore(merged.snapshot({}))[0].state
+    own_portion(WriterState.restore(state.snapshot(), shared).own, lambda _: True)

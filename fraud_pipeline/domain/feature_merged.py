@@ -48,6 +48,8 @@ in steps that all take together, and nobody's minutes are folded before the othe
 MAX_FOLD_LAG: Final = 4 * CLOSE_STEP
 """Minutes that are kept apart for a writer that lags behind the others. One that lags more reads folded, later values, and
 says so; else a writer that never comes back would have every minute of every merchant kept for ever."""
+MAX_CLOCK_CLOSINGS: Final = 5_000
+"""A log with pauses of a minute has as many in 3 days; a checkpoint that is older than that is not replayed from."""
 ANY_MINUTE: Final = 2**62
 _MAGIC: Final = b"fraud-merged-state-1\n"
 _ENTITY_FIELDS: Final = ("merchant", "category", "country", "channel", "device")
@@ -59,6 +61,7 @@ class _Merged:
 
     writer: str
     before: int
+    clock_before: list[tuple[int, int]]
     counts: Ints
     marks: Ints
     added: npt.NDArray[np.bool_]
@@ -73,6 +76,8 @@ class MergedState:
         through = closed_at_watermark(self.state.watermark_us)
         self.closed: dict[str, int] = dict.fromkeys(writers, through)
         self.folded = NEVER
+        self.clock_closings: dict[str, list[tuple[int, int]]] = {writer: [] for writer in self.closed}
+        """Where each writer's clock closed minutes, (offset, minute): a replay of its log closes them there again."""
         self._settled = dict(self.closed)
         self._origin = 0
         self._pending: list[_Merged] = []
@@ -110,7 +115,7 @@ class MergedState:
         self._to_the_end(merge_marks, marks, closing.marks.kinds, watermark, added)
         self.closed[closing.writer] = closing.through
         self._origin = self._origin or closing.through
-        self._pending.append(_Merged(closing.writer, before, counts, marks, added))
+        self._pending.append(_Merged(closing.writer, before, self._note_clock(closing), counts, marks, added))
         if commit:
             self.commit()
         return True
@@ -128,6 +133,7 @@ class MergedState:
             take_back_marks(self.state.arrays, merged.marks, merged.added)
             take_back_counts(self.state.arrays, merged.counts)
             self.closed[merged.writer] = merged.before
+            self.clock_closings[merged.writer] = merged.clock_before
         self._pending.clear()
 
     def events_of(self, transactions: Sequence[Transaction]) -> npt.NDArray[Any]:
@@ -167,6 +173,7 @@ class MergedState:
                 "closed": self.closed,
                 "folded": self.folded,
                 "origin": self._origin,
+                "clock_closings": self.clock_closings,
                 "offsets": {str(partition): offset for partition, offset in sorted(offsets.items())},
             },
             sort_keys=True,
@@ -185,7 +192,18 @@ class MergedState:
         merged = cls(header["closed"], time_zone=state.time_zone, base=state)
         merged.closed, merged.folded, merged._origin = dict(header["closed"]), header["folded"], header["origin"]
         merged._settled = dict(merged.closed)
+        merged.clock_closings = {
+            writer: [(offset, minute) for offset, minute in found] for writer, found in header["clock_closings"].items()
+        }
         return merged, {int(partition): offset for partition, offset in header["offsets"].items()}
+
+    def _note_clock(self, closing: Closing) -> list[tuple[int, int]]:
+        """Remember where the clock closed; returns what was remembered before."""
+        known = self.clock_closings[closing.writer]
+        if closing.by_clock:
+            earlier = known[:-1] if known and known[-1][0] == closing.offset else known
+            self.clock_closings[closing.writer] = [*earlier[-MAX_CLOCK_CLOSINGS:], (closing.offset, closing.through)]
+        return known
 
     def _fold_watermark(self) -> int:
         """As of when minutes may be folded into hours: no writer, unless it lags far, still reads them one by one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import chain
 from typing import Any, Final
@@ -44,6 +45,21 @@ def strict_object(body: bytes) -> dict[str, Any]:
     if body.count(b'":') != keys or _has_spaced_colon(body) or _hides_amount(body):
         return _looked_at_closely(body)
     return value
+
+
+def plain_objects(bodies: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """`strict_object` of each, at a third of its price; None where any of them wants the closer look, or is none."""
+    try:
+        values = list(map(orjson.loads, bodies))
+    except orjson.JSONDecodeError:
+        return None
+    if values and set(map(type, values)) != {dict}:
+        return None
+    keys, depth = _keys_and_depth({"": values})
+    whole = b"\n".join(bodies)
+    if depth - 2 > MAX_DEPTH or whole.count(b'":') != keys - 1 or _has_spaced_colon(whole) or _hides_amount(whole):
+        return None
+    return values
 
 
 def _has_spaced_colon(body: bytes) -> bool:

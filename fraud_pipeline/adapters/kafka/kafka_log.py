@@ -1,0 +1,404 @@
+"""The log of a scorer in Kafka: read_committed in, one transaction out, offsets inside it (KIP-98, KIP-447).
+
+A partition that is assigned is paused until the scorer has recovered its state and says from where to read. Fencing is
+the group's: a transaction's offsets carry the member's generation, so one who lost a partition cannot commit for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from confluent_kafka import (
+    OFFSET_END,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from fraud_pipeline.adapters.kafka.connection import admin, consumer_config, dependency_error, producer_config
+from fraud_pipeline.adapters.stream.event_log import Fenced, LogRecord, Output, SharedMessage, TransactionAborted
+from fraud_pipeline.errors import DependencyError, FraudError, StateError
+from fraud_pipeline.settings import Settings
+
+SESSION_TIMEOUT_MS: Final = 6_000
+"""How long a silent member keeps its partitions: a broker's own least by default, and what a killed scorer costs its payments."""
+MAX_POLL_INTERVAL_MS: Final = 300_000
+"""A recovery replays within one poll: 30 million records at 100,000/s."""
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+"""A killed member's open transaction holds back its successor, and all who read committed, for so long; ours take 10 ms."""
+REQUEST_TIMEOUT_S: Final = 10.0
+"""For a question to the broker: a leader election takes seconds."""
+COMMIT_TIMEOUT_S: Final = 60.0
+"""For the end of a transaction, asked again and again: a broker that restarts is back within it."""
+STABLE_TIMEOUT_S: Final = 2 * TRANSACTION_TIMEOUT_MS / 1_000
+"""For a predecessor's transaction to end: the broker aborts it after its timeout."""
+REPLAY_BATCH: Final = 10_000
+SHARED_BATCH: Final = 1_000
+_CONSUMER: Final[dict[str, Any]] = {
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",  # a place that the log does not have is a gap, and stops the writer
+    "fetch.wait.max.ms": 20,  # also how long an idle partition's end takes to be told
+    "fetch.message.max.bytes": 4_194_304,
+    "queued.min.messages": 20_000,
+}
+_GROUP: Final[dict[str, Any]] = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": SESSION_TIMEOUT_MS,
+    "heartbeat.interval.ms": 1_000,
+    "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+}
+_PRODUCER: Final[dict[str, Any]] = {
+    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+    # A transaction is flushed when it is committed: waiting for more to come would only delay that.
+    "linger.ms": 1,
+    "batch.num.messages": 10_000,
+    "batch.size": 1_000_000,
+    # What a new transaction asks while the last one's markers are being written is refused, and asked again after this.
+    "retry.backoff.ms": 5,
+    "retry.backoff.max.ms": 100,
+    "queue.buffering.max.messages": 200_000,
+}
+_log: Final = logging.getLogger(__name__)
+
+
+class KafkaLog:
+    """`instance` names this process among all scorers, the same after a restart: whoever comes back under it fences who was it
+    before. Nothing connects before `partition_count` or `start`.
+    """
+
+    def __init__(self, settings: Settings, *, topic: str, shared_topic: str, group: str, instance: str) -> None:
+        self.topic = topic
+        self._settings = settings
+        self._shared_topic = shared_topic
+        self._consumer = Consumer({**consumer_config(settings, group=group), **_CONSUMER, **_GROUP}, logger=_log)
+        self._shared = Consumer({**consumer_config(settings, group=f"{group}.shared"), **_CONSUMER}, logger=_log)
+        self._producer = Producer(
+            {**producer_config(settings, transactional_id=f"{group}.{instance}"), **_PRODUCER}, logger=_log
+        )
+        self._group = group
+        self._admin: AdminClient | None = None
+        self._assigned: dict[int, int] = {}
+        self._generation = 0
+        self._ends: set[int] = set()
+        self._reading: set[int] = set()
+        self._stash: list[LogRecord] = []
+        self._heard: dict[int, int] = {}
+        self._started = False
+
+    # Joining and assignment
+
+    def partition_count(self) -> int:
+        try:
+            metadata = self._producer.list_topics(self.topic, timeout=REQUEST_TIMEOUT_S).topics[self.topic]
+        except KafkaException as err:
+            raise dependency_error(self._settings, err, f"look at {self.topic}") from err
+        if metadata.error is not None:
+            raise DependencyError(
+                f"{self.topic}: {metadata.error.str()}.", remedy="`fraud topics create` makes the topics."
+            )
+        return len(metadata.partitions)
+
+    def start(self) -> None:
+        try:
+            self._producer.init_transactions(COMMIT_TIMEOUT_S)
+        except KafkaException as err:
+            raise dependency_error(self._settings, err, "begin transactions") from err
+        self._shared.assign([TopicPartition(self._shared_topic, each, at) for each, at in self._heard.items()])
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+        self._started = True
+
+    def assigned(self) -> Mapping[int, int]:
+        return dict(self._assigned)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._generation += 1
+        for each in partitions:
+            each.offset = OFFSET_END
+            self._assigned[each.partition] = self._generation
+            self._reading.discard(each.partition)
+            self._ends.discard(each.partition)
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for each in partitions:
+            self._assigned.pop(each.partition, None)
+            self._reading.discard(each.partition)
+            self._ends.discard(each.partition)
+        self._stash = [record for record in self._stash if record.partition in self._assigned]
+        consumer.incremental_unassign(partitions)
+
+    # Reading
+
+    def position(self, partition: int) -> int | None:
+        deadline = time.monotonic() + STABLE_TIMEOUT_S
+        while True:
+            try:
+                found = self._consumer.committed([TopicPartition(self.topic, partition)], timeout=REQUEST_TIMEOUT_S)[0]
+            except KafkaException as err:
+                if time.monotonic() > deadline:
+                    raise dependency_error(self._settings, err, f"ask where {self._name(partition)} stands") from err
+                continue
+            if found.error is None:
+                return None if found.offset < 0 else int(found.offset)
+            if time.monotonic() > deadline:
+                raise DependencyError(f"Where {self._name(partition)} stands is not known: {found.error.str()}.")
+
+    def begins_at(self, partition: int) -> int:
+        return self._watermarks(partition)[0]
+
+    def read_from(self, partition: int, offset: int) -> None:
+        low, high = self._watermarks(partition)
+        if not low <= offset <= high:
+            raise StateError(
+                f"{self._name(partition)} holds the offsets {low} to {high - 1}, and its group stands at {offset}.",
+                remedy="Payments were lost to the topic's retention, or the topic was made anew: see docs/streaming.md, Recovery.",
+            )
+        place = TopicPartition(self.topic, partition, offset)
+        self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([place])
+        self._consumer.resume([place])
+        self._reading.add(partition)
+
+    def poll(self, limit: int, timeout_s: float) -> Sequence[LogRecord]:
+        records, self._stash = self._stash[:limit], self._stash[limit:]
+        received = self._consumer.consume(1, 0.0 if records else timeout_s)
+        if received:
+            received += self._consumer.consume(max(limit - len(records), 1), 0.0)
+        fresh = self._records(received)
+        self._stash += fresh[max(0, limit - len(records)) :]
+        return records + fresh[: max(0, limit - len(records))]
+
+    def _records(self, received: Sequence[Message]) -> list[LogRecord]:
+        records = []
+        for message in received:
+            partition, error = message.partition(), message.error()
+            if error is not None:
+                self._note(error, partition)
+            elif partition in self._reading:
+                records.append(_record(message))
+                self._ends.discard(partition)
+        return records
+
+    def _note(self, error: KafkaError, partition: int | None) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            if partition in self._reading:
+                self._ends.add(partition)
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            if partition not in self._reading:
+                return
+            raise StateError(
+                f"{self._name(partition or 0)} holds its next place no more: {error.str()}.",
+                remedy="Payments were lost to the topic's retention: see docs/streaming.md, Recovery.",
+            )
+        elif error.fatal():
+            raise Fenced(f"The consumer is no member any more: {error.str()}.")
+        elif error.code() in _REFUSED:
+            raise dependency_error(self._settings, KafkaException(error), f"read {self.topic}")
+        else:
+            _log.warning("Kafka: %s", error.str())
+
+    def hold(self, partition: int, held: bool) -> None:
+        if partition in self._reading:
+            place = [TopicPartition(self.topic, partition)]
+            (self._consumer.pause if held else self._consumer.resume)(place)
+
+    def at_end(self, partition: int) -> bool:
+        return partition in self._ends and not any(record.partition == partition for record in self._stash)
+
+    def end(self, partition: int) -> int:
+        if partition not in self._assigned:
+            return 0
+        marks = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+        return max(0, marks[1]) if marks is not None else 0
+
+    def replay(self, partition: int, first: int, until: int) -> Iterator[Sequence[LogRecord]]:
+        if first >= until:
+            return
+        reader = Consumer({**consumer_config(self._settings, group=f"{self._group}.replay"), **_CONSUMER}, logger=_log)
+        try:
+            reader.assign([TopicPartition(self.topic, partition, first)])
+            yield from self._until(reader, partition, until)
+        finally:
+            reader.close()
+
+    def _until(self, reader: Consumer, partition: int, until: int) -> Iterator[Sequence[LogRecord]]:
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            records, over = [], False
+            for message in reader.consume(REPLAY_BATCH, 0.2):
+                error = message.error()
+                if error is None:
+                    record = _record(message)
+                    over = over or record.offset >= until
+                    if record.offset < until:
+                        records.append(record)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    over = over or int(message.offset() or 0) >= until
+                else:
+                    self._note(error, partition)
+            if records:
+                yield records
+                deadline = time.monotonic() + REQUEST_TIMEOUT_S
+            if over or (records and records[-1].offset == until - 1):
+                return
+            if time.monotonic() > deadline:
+                raise DependencyError(
+                    f"{self._name(partition)} could not be read up to {until}: the broker sends nothing."
+                )
+
+    # Others' minutes
+
+    def shared(self, partition: int, first: int) -> None:
+        self._heard[partition] = first
+
+    def hear(self, *, end_of: int | None = None) -> Sequence[SharedMessage]:
+        found: list[SharedMessage] = []
+        if end_of is None:
+            self._listen(found, 0.0)
+            return found
+        until, deadline = self._stable_end(end_of), time.monotonic() + REQUEST_TIMEOUT_S
+        while self._heard.get(end_of, 0) < until:
+            self._listen(found, 0.05)
+            if time.monotonic() > deadline:
+                raise DependencyError(f"{self._shared_topic}[{end_of}] could not be read up to {until}.")
+        return found
+
+    def _listen(self, found: list[SharedMessage], timeout_s: float) -> None:
+        for message in self._shared.consume(SHARED_BATCH, timeout_s) if self._heard else []:
+            partition, offset, error = int(message.partition() or 0), int(message.offset() or 0), message.error()
+            if error is None:
+                found.append(SharedMessage(partition, offset, orjson.loads(message.value() or b"{}")))
+                self._heard[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._heard[partition] = max(self._heard[partition], offset)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                raise StateError(
+                    f"{self._shared_topic}[{partition}] holds its next place no more: {error.str()}.",
+                    remedy="Its retention must reach back to the oldest checkpoint: `fraud topics verify`.",
+                )
+            else:
+                _log.warning("Kafka: %s", error.str())
+
+    def _stable_end(self, partition: int) -> int:
+        """The end of the partition's closings, once no transaction on it is open."""
+        if self._admin is None:
+            self._admin = admin(self._settings)
+        place, deadline = TopicPartition(self._shared_topic, partition), time.monotonic() + STABLE_TIMEOUT_S
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        while True:
+            try:
+                ends = [
+                    self._admin.list_offsets({place: newest}, isolation_level=level)[place]
+                    .result(REQUEST_TIMEOUT_S)
+                    .offset
+                    for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
+                ]
+            except KafkaException as err:
+                if time.monotonic() > deadline:
+                    raise dependency_error(self._settings, err, f"ask where {self._shared_topic} ends") from err
+                continue
+            if ends[1] >= ends[0] or time.monotonic() > deadline:
+                return int(ends[1])
+            time.sleep(0.01)
+
+    # Writing
+
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+        try:
+            self._producer.begin_transaction()
+            for topic, partition, message in outputs:
+                self._produce(topic, partition, message)
+            offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
+            self._insist(
+                lambda: self._producer.send_offsets_to_transaction(
+                    offsets, self._consumer.consumer_group_metadata(), REQUEST_TIMEOUT_S
+                )
+            )
+            self._insist(lambda: self._producer.commit_transaction(REQUEST_TIMEOUT_S))
+        except KafkaException as err:
+            self._abort(err.args[0])
+
+    def _produce(self, topic: str, partition: int | None, message: Any) -> None:
+        where: dict[str, Any] = {} if partition is None else {"partition": partition}
+        while True:
+            try:
+                self._producer.produce(topic, message.value, message.key, headers=list(message.headers), **where)
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+    def _insist(self, ask: Any) -> None:
+        """Ask again while the broker may yet answer."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while True:
+            try:
+                ask()
+                return
+            except KafkaException as err:
+                error = err.args[0]
+                if not error.retriable() or time.monotonic() > deadline:
+                    raise
+
+    def _abort(self, error: KafkaError) -> None:
+        """Take the transaction back. Raises TransactionAborted, or Fenced where it can neither be kept nor taken back."""
+        said = f"The transaction failed: {error.str()}"
+        if error.fatal() or error.code() in _FENCED:
+            raise Fenced(f"{said}: another process is this scorer now.") from KafkaException(error)
+        try:
+            self._insist(lambda: self._producer.abort_transaction(REQUEST_TIMEOUT_S))
+        except KafkaException as err:
+            raise Fenced(f"{said}, and could not be taken back: {err.args[0].str()}.") from err
+        raise TransactionAborted(f"{said}.")
+
+    def close(self) -> None:
+        if self._started:
+            self._started = False
+            self._consumer.close()
+            self._shared.close()
+
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        try:
+            marks = self._consumer.get_watermark_offsets(
+                TopicPartition(self.topic, partition), timeout=REQUEST_TIMEOUT_S
+            )
+        except KafkaException as err:
+            raise dependency_error(self._settings, err, f"look at {self._name(partition)}") from err
+        if marks is None:
+            raise DependencyError(f"The broker says nothing of {self._name(partition)}.")
+        return int(marks[0]), int(marks[1])
+
+    def _name(self, partition: int) -> str:
+        return f"{self.topic}[{partition}]"
+
+
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_VERSION,
+    }
+)  # fmt: skip
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+
+
+def _record(message: Any) -> LogRecord:
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        raise FraudError(
+            f"{message.topic()}[{message.partition()}]@{message.offset()} has no time of its own: it is too old."
+        )
+    return LogRecord(
+        message.partition(), message.offset(), milliseconds * 1_000, message.key(), message.value(), message.headers()
+    )

@@ -1,0 +1,105 @@
+"""What a scorer asks of its log, be it Kafka or a file: partitions to read, and one transaction for all that a batch makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from fraud_pipeline.adapters.kafka.envelope import Headers, Message, Place
+from fraud_pipeline.errors import FraudError
+
+
+@dataclass(slots=True)
+class LogRecord:
+    """One message of `transactions`; `received_us` is when the log took it, µs since 1970 UTC."""
+
+    partition: int
+    offset: int
+    received_us: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Output(NamedTuple):
+    """A message to write; `partition` None leaves it to the key."""
+
+    topic: str
+    partition: int | None
+    message: Message
+
+
+class SharedMessage(NamedTuple):
+    """One message of `shared-state`, decoded, and its place there."""
+
+    partition: int
+    offset: int
+    value: Mapping[str, Any]
+
+
+class TransactionAborted(FraudError):
+    """Nothing of the batch happened; it may be done again, by us or, after a rebalance, by another."""
+
+
+class Fenced(FraudError):
+    """Another process has taken this one's place: it must stop at once and write nothing more."""
+
+
+class EventLog(Protocol):
+    """The log as one scorer sees it. Not for several threads."""
+
+    topic: str
+    """Name of the topic of payments; a writer is `topic[partition]`."""
+
+    def partition_count(self) -> int:
+        """How many partitions there are, ours or not. DependencyError where the log does not answer."""
+
+    def start(self) -> None:
+        """Join; partitions are assigned in the course of `poll`."""
+
+    def assigned(self) -> Mapping[int, int]:
+        """Our partitions now, each with a number that changes whenever it was ours anew."""
+
+    def position(self, partition: int) -> int | None:
+        """The place up to which the group has decided (a successor waits for its predecessor's transaction to end); None for
+        none yet.
+        """
+
+    def begins_at(self, partition: int) -> int:
+        """The oldest place that the log still holds."""
+
+    def read_from(self, partition: int, offset: int) -> None:
+        """Deliver records of this partition from this place on; before that, none is."""
+
+    def poll(self, limit: int, timeout_s: float) -> Sequence[LogRecord]:
+        """The next records, of each partition in its order; waits so long for the first."""
+
+    def hold(self, partition: int, held: bool) -> None:
+        """Deliver nothing of this partition, or go on."""
+
+    def at_end(self, partition: int) -> bool:
+        """Whether all that the log holds of this partition was delivered."""
+
+    def end(self, partition: int) -> int:
+        """The place after the newest record, as far as it is known."""
+
+    def replay(self, partition: int, first: int, until: int) -> Iterator[Sequence[LogRecord]]:
+        """The records at [first, until), in their order."""
+
+    def shared(self, partition: int, first: int) -> None:
+        """Deliver closings of this partition of `shared-state` from this place on."""
+
+    def hear(self, *, end_of: int | None = None) -> Sequence[SharedMessage]:
+        """The closings that have come; with `end_of`, all of that partition, also of a transaction that is just ending."""
+
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+        """Write all of it and move on, in one transaction. Raises TransactionAborted or Fenced."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+def writer_of(topic: str, partition: int) -> str:
+    """The writer whose log this partition is."""
+    return Place(topic, partition, 0).writer

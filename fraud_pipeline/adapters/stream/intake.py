@@ -1,0 +1,97 @@
+"""From records to what they say: a payment, a label change, or a message that goes to the dead letters.
+
+Each record is judged alone and alike whenever it is read, so a replay sees what the first reading saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from fraud_pipeline.adapters.kafka.messages import (
+    HEADERS,
+    MAX_VALUE_BYTES,
+    BadMessage,
+    attached_decision,
+    read_log_message,
+)
+from fraud_pipeline.adapters.stream.event_log import LogRecord
+from fraud_pipeline.domain.decision import Decision
+from fraud_pipeline.domain.feature_layout import NEVER
+from fraud_pipeline.domain.strict_json import plain_objects
+from fraud_pipeline.domain.transaction import MAX_AGE, LabelChange, Transaction
+from fraud_pipeline.domain.transaction_batch import parse_transactions
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN: Final = list(HEADERS["transaction"])
+"""The headers of nearly every record."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One record and what it says: exactly one of `payment`, `label` and `bad`."""
+
+    record: LogRecord
+    payment: Transaction | None = None
+    label: LabelChange | None = None
+    bad: BadMessage | None = None
+    decided: Decision | None = None
+    """The decision that came with a payment: it is passed on."""
+    needs: int = NEVER
+    """The newest shared minute that it may read."""
+
+
+def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
+    """What each record says, in their order."""
+    items = [Item(record) for record in records]
+    _read_plain([item for item in items if _is_plain(item.record)], currency)
+    for item in items:
+        if item.payment is None:
+            _read_closely(item, currency)
+    return items
+
+
+def _is_plain(record: LogRecord) -> bool:
+    value = record.value
+    return record.headers == _PLAIN and value is not None and len(value) <= MAX_VALUE_BYTES
+
+
+def _read_plain(items: Sequence[Item], currency: str) -> None:
+    """Read many payments at once; what is not plainly one, or not under its key, is left for the closer look."""
+    payloads = plain_objects([item.record.value or b"" for item in items])
+    if not payloads:
+        return
+    first = min(item.record.received_us for item in items)
+    newest = max(item.record.received_us for item in items)
+    # Judged as of the earliest receipt no event may lie further ahead than it may; as of the latest, none is too old.
+    oldest = _moment(newest) - MAX_AGE
+    for item, found in zip(
+        items, parse_transactions(payloads, currency=currency, received_at=_moment(first)).items, strict=True
+    ):
+        if (
+            isinstance(found, Transaction)
+            and found.event_time >= oldest
+            and item.record.key == found.customer_id.encode()
+        ):
+            item.payment = found
+
+
+def _read_closely(item: Item, currency: str) -> None:
+    record = item.record
+    try:
+        said = read_log_message(
+            record.key, record.value, record.headers, currency=currency, received_at=_moment(record.received_us)
+        )
+        if isinstance(said, LabelChange):
+            item.label = said
+        else:
+            item.decided = attached_decision(record.headers, transaction=said)
+            item.payment = said
+    except BadMessage as err:
+        item.bad = err
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)

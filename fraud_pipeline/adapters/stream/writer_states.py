@@ -1,0 +1,225 @@
+"""The states of a stream's writers, recovered and kept: the newest checkpoint, then the log after it, without deciding.
+
+A writer's state is a function of its log's prefix and of the history before it, and a checkpoint is named by both: whoever
+makes one makes the same, and the newest whole one is the best.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+from fraud_pipeline.adapters.kafka.partitions import partition_of
+from fraud_pipeline.adapters.stream.event_log import EventLog, writer_of
+from fraud_pipeline.adapters.stream.intake import Item, read_records
+from fraud_pipeline.domain.feature_merged import MergedState
+from fraud_pipeline.domain.feature_portions import own_portion, shared_portion
+from fraud_pipeline.domain.feature_spec import SCHEMA_HASH
+from fraud_pipeline.domain.feature_state import FeatureState, microseconds
+from fraud_pipeline.domain.feature_writer import WriterState
+from fraud_pipeline.domain.seen_ids import NEW, content_hash, id_hash
+from fraud_pipeline.domain.transaction import LabelChange, Transaction
+from fraud_pipeline.errors import StateError
+
+CHECKPOINTS_KEPT: Final = 3
+"""The newest, and two before it should it be damaged, or be ahead of what its group has committed."""
+_NAME: Final = re.compile(r"\d{20}\.state", re.ASCII)
+_LAYOUT: Final = re.compile(r"(\d+)-partitions", re.ASCII)
+log = logging.getLogger(__name__)
+
+
+class History(Protocol):
+    """What lay before the log."""
+
+    def history(self) -> str:
+        """Its name; another history makes other states."""
+
+    def base_state(self) -> FeatureState:
+        """The state at its end."""
+
+
+class RawRows(Protocol):
+    """The ledger's copy of the log, for what the log holds no more."""
+
+    def items(self, writer: str, first: int, until: int) -> Iterator[list[Item]]:
+        """What the records at [first, until) say, without those that say nothing. StateError for a gap."""
+
+
+class WriterStates:
+    """States of one topic with so many partitions."""
+
+    def __init__(
+        self,
+        checkpoints: CheckpointStore,
+        events: EventLog,
+        history: History,
+        *,
+        partitions: int,
+        currency: str,
+        time_zone: str,
+        raw: RawRows | None = None,
+    ) -> None:
+        self.writers = [writer_of(events.topic, partition) for partition in range(partitions)]
+        self.replayed_events = 0
+        self._checkpoints = checkpoints
+        self._events = events
+        self._history = history
+        self._partitions = partitions
+        self._currency = currency
+        self._time_zone = time_zone
+        self._raw = raw
+        self._base: FeatureState | None = None
+
+    def check_layout(self) -> None:
+        """StateError where states were kept for another number of partitions, and none for this one."""
+        folders = [found for name in self._checkpoints.names(self._root()) if (found := _LAYOUT.fullmatch(name))]
+        counts = {int(found[1]) for found in folders}
+        if counts and self._partitions not in counts:
+            raise StateError(
+                f"{self._events.topic} has {self._partitions} partitions, and its state is that of {max(counts)}: customers have"
+                " moved to other partitions.",
+                remedy="Stop all scorers and run `fraud state repartition`; then start them again.",
+            )
+
+    def merged(self) -> tuple[MergedState, dict[int, int]]:
+        """The newest kept shared state and the places in `shared-state` that it stands at; else the history's, and none."""
+        folder = self._folder("shared")
+        for name in reversed(self._names(folder)):
+            try:
+                return MergedState.restore(self._checkpoints.read(f"{folder}/{name}"))
+            except StateError as err:
+                log.warning("checkpoint %s is passed over: %s", name, err.message)
+        return MergedState(self.writers, time_zone=self._time_zone, base=shared_portion(self._base_state())), {}
+
+    def recover(self, partition: int, until: int, merged: MergedState) -> WriterState:
+        """The writer's state at place `until` of its log; `merged` has heard all that it closed before."""
+        state = self._newest(partition, until, merged)
+        self.replay(state, partition, until, merged)
+        state.forget_closed(merged.closed[state.writer])
+        state.commit()
+        return state
+
+    def replay(self, state: WriterState, partition: int, until: int, merged: MergedState) -> int:
+        """Take in what the log holds from the state's place on; returns how many records."""
+        first, done = state.offset, 0
+        cuts = [cut for cut in merged.clock_closings[state.writer] if first <= cut[0] <= until]
+        for items in self._items(partition, first, until):
+            done += len(items)
+            start = 0
+            while cuts and cuts[0][0] <= items[-1].record.offset:
+                stop = next(i for i in range(start, len(items)) if items[i].record.offset >= cuts[0][0])
+                take_in(state, items[start:stop])
+                state.clock_closed(cuts.pop(0)[1])
+                start = stop
+            take_in(state, items[start:])
+            state.forget_closed(min(merged.closed[state.writer], state.closable))
+            state.commit()
+        for _, minute in cuts:
+            state.clock_closed(minute)
+        state.offset = until
+        state.commit()
+        self.replayed_events += done
+        return done
+
+    def keep(self, states: Sequence[WriterState], merged: MergedState, shared_offsets: dict[int, int]) -> list[str]:
+        """Write checkpoints of committed states, and forget older ones; their names."""
+        contents = [(self._folder(state.writer), state.offset, state.snapshot()) for state in states]
+        contents.append((self._folder("shared"), sum(shared_offsets.values()), merged.snapshot(shared_offsets)))
+        names = []
+        for folder, offset, content in contents:
+            name = f"{offset:020d}.state"
+            self._checkpoints.write(f"{folder}/{name}", content)
+            names.append(f"{folder}/{name}")
+            for old in self._names(folder)[:-CHECKPOINTS_KEPT]:
+                self._checkpoints.remove(f"{folder}/{old}")
+        return names
+
+    def _newest(self, partition: int, until: int, merged: MergedState) -> WriterState:
+        """The newest sound checkpoint that is not beyond `until`; else the history's state at the log's beginning."""
+        folder = self._folder(self.writers[partition])
+        for name in reversed(self._names(folder)):
+            if int(name.removesuffix(".state")) > until:
+                continue  # of a transaction that was taken back, or of a topic that was made anew
+            try:
+                return WriterState.restore(self._checkpoints.read(f"{folder}/{name}"), merged.state)
+            except StateError as err:
+                log.warning("checkpoint %s of %s is passed over: %s", name, self.writers[partition], err.message)
+        base = self._base_state()
+        own = own_portion(base, lambda customer: partition_of(customer.encode(), self._partitions) == partition)
+        return WriterState(self.writers[partition], merged.state, own=own)
+
+    def _items(self, partition: int, first: int, until: int) -> Iterator[list[Item]]:
+        begin = self._events.begins_at(partition)
+        if first < min(begin, until):
+            if self._raw is None:
+                raise StateError(
+                    f"{self.writers[partition]} begins at {begin}, and its state stands at {first}: what lies between is gone.",
+                    remedy="Name the ledger that the sink writes (FRAUD_LEDGER_URL), or restore an older checkpoint's folder.",
+                )
+            yield from self._raw.items(self.writers[partition], first, min(begin, until))
+        for records in self._events.replay(partition, max(first, begin), until):
+            yield read_records(records, currency=self._currency)
+
+    def _base_state(self) -> FeatureState:
+        if self._base is None:
+            self._base = self._history.base_state()
+        return self._base
+
+    def _names(self, folder: str) -> list[str]:
+        return [name for name in self._checkpoints.names(folder) if _NAME.fullmatch(name)]
+
+    def _root(self) -> str:
+        zone = self._time_zone.replace("/", ".")
+        return f"stream/{self._events.topic}/{SCHEMA_HASH}-{zone}/{self._history.history()}"
+
+    def _folder(self, name: str) -> str:
+        return f"{self._root()}/{self._partitions}-partitions/{name.replace('[', '-').replace(']', '')}"
+
+
+def take_in(state: WriterState, items: Sequence[Item], *, read: bool = False) -> None:
+    """Take records of a replay into a writer's state, in their order, and move on past them."""
+    taken = entered(state, items)
+    state.take(
+        state.rows_of(taken.payments), state.label_rows_of(taken.labels), taken.positions, read=read, undoable=False
+    )
+    if items:
+        state.offset = items[-1].record.offset + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What some records are to the state: `verdicts` for each payment in them (NEW, REPEAT or CONFLICT); the new payments; the
+    label changes, and before which new payment each stands.
+    """
+
+    verdicts: list[int]
+    payments: list[Transaction]
+    labels: list[LabelChange]
+    positions: npt.NDArray[np.int64]
+
+
+def entered(state: WriterState, items: Sequence[Item]) -> Entered:
+    """Enter the ids of the payments in these records."""
+    payments = [item.payment for item in items if item.payment is not None]
+    ids = np.fromiter((id_hash(each.transaction_id) for each in payments), np.int64, len(payments))
+    contents = np.fromiter((content_hash(each) for each in payments), np.int64, len(payments))
+    times = np.fromiter((microseconds(each.event_time) for each in payments), np.int64, len(payments))
+    verdicts = state.enter(ids, contents, times).tolist()
+    new = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict == NEW]
+    labels, positions, before, payment = [], [], 0, 0
+    if len(payments) < len(items):
+        for item in items:
+            if item.label is not None:
+                labels.append(item.label)
+                positions.append(before)
+            elif item.payment is not None:
+                before += verdicts[payment] == NEW
+                payment += 1
+    return Entered(verdicts, new, labels, np.array(positions, np.int64))

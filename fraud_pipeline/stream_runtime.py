@@ -1,0 +1,143 @@
+"""A stream's scorer put together as the settings say: its log, its states, the models, what it keeps; run until told to stop.
+
+Nothing is opened before `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+from fraud_pipeline.adapters.kafka.topics import Topics
+from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.live_state import LiveStateStore
+from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
+from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView
+from fraud_pipeline.adapters.stream.admission import Admission
+from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
+from fraud_pipeline.adapters.stream.deciding import BatchDecider
+from fraud_pipeline.adapters.stream.event_log import EventLog
+from fraud_pipeline.adapters.stream.instance_slot import InstanceSlot
+from fraud_pipeline.adapters.stream.scorer_loop import Aftermath, ScorerLoop
+from fraud_pipeline.adapters.stream.stream_metrics import StreamMetrics
+from fraud_pipeline.adapters.stream.view_writing import ViewWriting
+from fraud_pipeline.adapters.stream.writer_states import WriterStates
+from fraud_pipeline.domain.feature_many_writers import warm
+from fraud_pipeline.domain.feature_merged import MergedState
+from fraud_pipeline.domain.feature_state import FeatureState
+from fraud_pipeline.settings import Settings
+
+GROUP: Final = "fraud-scorer"
+"""The consumer group, with the topics' prefix before it."""
+log = logging.getLogger(__name__)
+
+OpenLog = Callable[[Settings, Topics, str, str], EventLog]
+"""(settings, topics, group, instance) -> the log."""
+
+
+def utc_now() -> datetime:
+    """The clock."""
+    return datetime.now(UTC)
+
+
+class StreamRuntime:
+    """`run` works until `stop`; what it raises has left nothing half done."""
+
+    def __init__(self, settings: Settings, open_log: OpenLog, *, admission: Admission | None = None) -> None:
+        self.settings = settings
+        self.metrics = StreamMetrics()
+        self.topics = Topics(settings.topic_prefix)
+        self.models: ModelSlot | None = None
+        self.loop: ScorerLoop | None = None
+        self._open_log = open_log
+        self._admission = admission
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """From any thread or a signal's handler: end after the batch at hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Decide until `stop`. FraudError where it cannot go on."""
+        settings = self.settings
+        with contextlib.ExitStack() as opened:
+            instance = settings.scorer_instance or opened.enter_context(InstanceSlot(settings.home, "scorers")).name
+            ledger = opened.enter_context(Ledger.open(settings.ledger_url))
+            warm()
+            self.models = self._models(ledger)
+            opened.callback(self.models.close)
+            group = f"{settings.topic_prefix}{GROUP}"
+            events = self._open_log(settings, self.topics, group, instance)
+            opened.callback(events.close)
+            checkpoints = CheckpointStore(settings.checkpoint_url)
+            states = WriterStates(
+                checkpoints, events, _Landed(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)),
+                partitions=events.partition_count(), currency=settings.currency, time_zone=settings.time_zone,
+            )  # fmt: skip
+            keeper = CheckpointKeeper(states, self._shared, self.metrics)
+            aftermath: list[Aftermath] = [keeper]
+            if settings.state_view_url:
+                view = StateView(settings.state_view_url, prefix=settings.state_view_prefix, timeout_s=FEED_TIMEOUT_S)
+                opened.callback(view.close)
+                writing = ViewWriting(view)
+                opened.callback(writing.close)
+                aftermath.append(writing)
+            decider = BatchDecider(
+                self.topics, self.models, self.metrics, control_share=settings.control_share, now=utc_now
+            )
+            self.loop = ScorerLoop(
+                events, states, decider, self.metrics, currency=settings.currency, now=utc_now,
+                admission=self._admission, aftermath=aftermath,
+            )  # fmt: skip
+            opened.callback(keeper.close)
+            self._work(self.loop, keeper)
+
+    def _work(self, loop: ScorerLoop, keeper: CheckpointKeeper) -> None:
+        loop.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through all of it again and again would hold payments up
+        log.info("the scorer reads %s", self.topics.transactions)
+        while not self._stopping.is_set():
+            loop.step()
+        keeper.keep_now(loop.owned)
+        log.info("the scorer ends; nothing is open")
+
+    def _models(self, ledger: Ledger) -> ModelSlot:
+        settings = self.settings
+        fetch = fetcher(settings.bundles_dir, settings.mlflow_tracking_uri, settings.artifacts_dir)
+        models = ModelSlot(ledger, fetch, now=utc_now, challenger_share=settings.challenger_share)
+        models.refresh()
+        models.watch()
+        return models
+
+    def _shared(self) -> tuple[MergedState, dict[int, int]]:
+        assert self.loop is not None and self.loop.merged is not None  # noqa: PT018
+        return self.loop.merged, self.loop.shared_offsets
+
+
+class _Landed:
+    """The history of the home, as the writers' states begin from it."""
+
+    def __init__(self, store: LiveStateStore) -> None:
+        self._store = store
+
+    def history(self) -> str:
+        return self._store.history()
+
+    def base_state(self) -> FeatureState:
+        return self._store.base().state
+
+
+def kafka_log(settings: Settings, topics: Topics, group: str, instance: str) -> EventLog:
+    """The log in Kafka."""
+    from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
+
+    return KafkaLog(
+        settings, topic=topics.transactions, shared_topic=topics.shared_state, group=group, instance=instance
+    )
