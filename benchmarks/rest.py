@@ -108,13 +108,18 @@ def summary(tallies: list[Tally]) -> dict[str, float]:
 def batch(url: str, traffic: SimulatedTraffic, size: int) -> dict[str, float]:
     """Rows a second by `/score_batch` at 1 and 16 connections, of bodies that were made before the clock starts."""
     say(f"batches of {size:,}")
-    rates = {}
+    rates, alerts = {}, 0
     for connections in CONNECTIONS:
         bodies = [traffic.batch(size) for _ in range(BATCH_ROWS // size)]
         plan = LoadPlan(url=f"{url}/score_batch", duration_s=FOREVER_S, requests=len(bodies), connections=connections)
         tally = measured(plan, iter(bodies).__next__)
         rates[connections] = round(tally.decisions.total() / tally.elapsed_s, 1)
-    return {"rows_per_s": rates[max(CONNECTIONS)], "rows_per_s_of_one_connection": rates[min(CONNECTIONS)]}
+        alerts += tally.decisions.total() - tally.decisions["APPROVE"]
+    return {
+        "rows_per_s": rates[max(CONNECTIONS)],
+        "rows_per_s_of_one_connection": rates[min(CONNECTIONS)],
+        "alert_share": round(alerts / (len(CONNECTIONS) * BATCH_ROWS), 4),  # reasons cost as much as the rest
+    }
 
 
 def measured(plan: LoadPlan, bodies: Callable[[], bytes]) -> Tally:
