@@ -100,9 +100,11 @@ def holds(state: FeatureState, transaction: Transaction) -> bool:
     offset, _, head, count = state.arrays.customer_lists[2 * slot + EVENTS].tolist()
     at = offset + head * EVENT_WORDS
     kept = state.arrays.heap[at : at + count * EVENT_WORDS].reshape(count, EVENT_WORDS)
-    merchant = state.entities[MERCHANT].get(transaction.merchant_id, NOTHING)
-    device = state.entities[DEVICE].get(transaction.device_id or "", NOTHING)
-    country = state.entities[COUNTRY].get(transaction.country or "", NOTHING)
+    named = ((MERCHANT, transaction.merchant_id), (DEVICE, transaction.device_id), (COUNTRY, transaction.country))
+    slots = [NOTHING if name is None else state.entities[kind].get(name) for kind, name in named]
+    merchant, device, country = slots
+    if merchant is None or device is None or country is None:
+        return False  # no payment that is known has such a one
     moment = microseconds(transaction.event_time)
     same = (kept[:, 1] == transaction.amount_minor) & (kept[:, 2] == (merchant << 32 | device + 1))
     same &= (kept[:, 3] == country) & (kept[:, 0] >= moment)
