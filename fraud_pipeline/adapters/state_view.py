@@ -13,6 +13,7 @@ is one script over many keys.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,6 @@ from fraud_pipeline.adapters.claims import Claim
 from fraud_pipeline.domain.feature_spec import SCHEMA_HASH
 from fraud_pipeline.domain.feature_state import FORGET_AFTER_US
 from fraud_pipeline.errors import DependencyError
-from fraud_pipeline.settings import without_password
 
 VIEW_TIMEOUT_S: Final = 0.25
 """A command takes 0.2 ms, a batch of 2,000 records 20; a server that takes longer is away, and payments wait for it."""
@@ -102,6 +102,11 @@ class Written:
     reach: int | None
 
 
+def shown_address(url: str) -> str:
+    """The address as people may see it: without its password."""
+    return re.sub(r"//([^/@:]*):[^/]*@", r"//\1:***@", url)
+
+
 class ViewKeys:
     """How things are named."""
 
@@ -121,7 +126,7 @@ class StateView:
     """What scorers and committing threads do with the view. Connects when it is first used; threads may share it."""
 
     def __init__(self, url: str, *, prefix: str, timeout_s: float = VIEW_TIMEOUT_S) -> None:
-        self.address = without_password(url)
+        self.address = shown_address(url)
         self.keys = ViewKeys(prefix)
         self._client: Any = redis.Redis.from_url(url, **connection_options(timeout_s, Retry))
         self._write = self._client.register_script(_WRITE)

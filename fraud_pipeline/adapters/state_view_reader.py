@@ -15,9 +15,15 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 
 from fraud_pipeline.adapters.claims import Claim
-from fraud_pipeline.adapters.state_view import CLAIM_TTL_S, VIEW_TIMEOUT_S, ViewKeys, connection_options, view_errors
+from fraud_pipeline.adapters.state_view import (
+    CLAIM_TTL_S,
+    VIEW_TIMEOUT_S,
+    ViewKeys,
+    connection_options,
+    shown_address,
+    view_errors,
+)
 from fraud_pipeline.errors import DependencyError
-from fraud_pipeline.settings import without_password
 
 VIEW_PAUSE_S: Final = 1.0
 """How long a view that did not answer is not asked again."""
@@ -62,7 +68,7 @@ class StateViewReader:
         pause_s: float = VIEW_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.address = without_password(url)
+        self.address = shown_address(url)
         self.last_error = ""
         self.errors = 0
         self._keys = ViewKeys(prefix)
