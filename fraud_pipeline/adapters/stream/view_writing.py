@@ -21,7 +21,7 @@ class ViewWriting:
         own = state.own
         feed = ViewFeed(self._view, state.writer, customers=lambda: list(own.customers), records=CustomerRecords(own))
         self.feeds[partition] = feed
-        feed.committed(state.offset - 1, ())
+        feed.committed(state.offset, ())
 
     def dropped(self, partition: int) -> None:
         self.feeds.pop(partition).close()
@@ -29,7 +29,7 @@ class ViewWriting:
     def committed(self, states: Mapping[int, WriterState], changed: Mapping[int, set[str]]) -> None:
         for partition, feed in self.feeds.items():
             if partition in changed:
-                feed.committed(states[partition].offset - 1, changed[partition])
+                feed.committed(states[partition].offset, changed[partition])
             else:
                 feed.tick()
 
