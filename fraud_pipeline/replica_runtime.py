@@ -22,7 +22,7 @@ from fraud_pipeline.adapters.replica import Replica
 from fraud_pipeline.adapters.replica_features import SHARED_LAG, STATE_VIEW
 from fraud_pipeline.adapters.replica_scorer import LOG_AWAY
 from fraud_pipeline.adapters.shadow import ShadowScorer
-from fraud_pipeline.adapters.state_view import StateView
+from fraud_pipeline.adapters.state_view import StateView, view_prefix
 from fraud_pipeline.adapters.state_view_reader import StateViewReader
 from fraud_pipeline.adapters.stream.writer_states import WriterStates
 from fraud_pipeline.domain import customer_record, feature_batch
@@ -209,8 +209,3 @@ class _Named:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-
-
-def view_prefix(prefix: str, topic_prefix: str) -> str:
-    """What keys of the view begin with: installations that share a server differ in one of the two."""
-    return f"{prefix}:{topic_prefix}" if topic_prefix else prefix

@@ -16,14 +16,14 @@ from confluent_kafka import Consumer, TopicPartition
 from fraud_pipeline.adapters.kafka.messages import attached_decision, read_log_message
 from fraud_pipeline.adapters.kafka.topic_admin import create
 from fraud_pipeline.adapters.kafka.topics import Topics
-from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView
+from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView, view_prefix
 from fraud_pipeline.adapters.view_feed import ViewFeed
 from fraud_pipeline.domain.customer_record import CustomerRecords
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.live_runtime import LiveRuntime, runtime_for
-from fraud_pipeline.replica_runtime import ReplicaRuntime, view_prefix
+from fraud_pipeline.replica_runtime import ReplicaRuntime
 from fraud_pipeline.settings import Settings
 from fraud_pipeline_tests.replica_rig import now
 from fraud_pipeline_tests.serving.home import empty_home

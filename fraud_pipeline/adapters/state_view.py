@@ -102,6 +102,11 @@ class Written:
     reach: int | None
 
 
+def view_prefix(prefix: str, topic_prefix: str) -> str:
+    """What keys begin with: installations that share a server differ in one of the two."""
+    return f"{prefix}:{topic_prefix}" if topic_prefix else prefix
+
+
 def shown_address(url: str) -> str:
     """The address as people may see it: without its password."""
     return re.sub(r"//([^/@:]*):[^/]*@", r"//\1:***@", url)
