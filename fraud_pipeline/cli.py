@@ -26,6 +26,7 @@ from fraud_pipeline.commands import (
     replay,
     services,
     sink,
+    stream,
     topics,
 )
 from fraud_pipeline.errors import DependencyError, FraudError
@@ -52,6 +53,7 @@ for area in (
     services,
     topics,
     produce,
+    stream,
     sink,
     dead_letters,
     replay,

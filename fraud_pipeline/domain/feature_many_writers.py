@@ -107,6 +107,5 @@ def warm() -> None:
         merged.read(state.slots.events(events), taken.times, taken.values)
         state.roll_back()
         merged.roll_back()
-    merged.merge(closing)
     shared = MergedState.restore(merged.snapshot({}))[0].state
     own_portion(WriterState.restore(state.snapshot(), shared).own, lambda _: True)

@@ -15,13 +15,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from fraud_pipeline.domain.event_rows import event_rows
 from fraud_pipeline.domain.feature_layout import (
     CATEGORY,
     CHANNEL,
     CLOSED_THROUGH,
     COUNTRY,
     ENTITY_KINDS,
-    EVENT,
     LABEL,
     MERCHANT,
     NOTHING,
@@ -131,10 +131,7 @@ class WriterState:
 
     def rows_of(self, transactions: Sequence[Transaction]) -> npt.NDArray[Any]:
         """Rows of EVENT, in this writer's slots."""
-        events = np.empty(len(transactions), EVENT)
-        for place, transaction in enumerate(transactions):
-            self.own.write_event(transaction, events, place)
-        return events
+        return event_rows(self.own, transactions)
 
     def label_rows_of(self, labels: Sequence[LabelChange]) -> npt.NDArray[Any]:
         """Rows of LABEL, in this writer's slots."""

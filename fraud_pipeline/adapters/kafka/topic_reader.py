@@ -8,9 +8,8 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from fraud_pipeline.adapters.kafka.connection import consumer_config, dependency_error
+from fraud_pipeline.adapters.kafka.connection import KafkaSettings, consumer_config, dependency_error
 from fraud_pipeline.errors import DependencyError
-from fraud_pipeline.settings import Settings
 
 AT_ONCE: Final = 10_000
 ANSWER_S: Final = 10.0
@@ -18,7 +17,7 @@ SILENCE_S: Final = 30.0
 """A broker that sends nothing for so long while there is more is away."""
 
 
-def read_topic(settings: Settings, topic: str, *, group: str) -> Iterator[Message]:
+def read_topic(settings: KafkaSettings, topic: str, *, group: str) -> Iterator[Message]:
     """Its messages, of each partition in their order. DependencyError where the broker does not answer."""
     reader = Consumer(
         {**consumer_config(settings, group=group), "enable.partition.eof": True, "auto.offset.reset": "error"}

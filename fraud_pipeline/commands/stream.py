@@ -1,0 +1,143 @@
+"""`fraud score-stream`: the scorer of a stream, watched as it goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fraud_pipeline.commands.output import remark, rows_table
+
+if TYPE_CHECKING:
+    from fraud_pipeline.settings import Settings
+    from fraud_pipeline.stream_runtime import StreamRuntime
+
+PANEL = "Stream"
+STOP_S = 4.5
+"""Longest stop, under the 5 s that a supervisor is told; what is open then is fenced and taken back."""
+REDRAWN_PER_S = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add this area's commands."""
+    app.command("score-stream", rich_help_panel=PANEL)(score_stream)
+
+
+def score_stream(
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Prometheus; 0: none. [default: FRAUD_SCORER_METRICS_PORT]")
+    ] = None,
+    live: Annotated[
+        bool | None, typer.Option("--live/--log", help="A live view, or log lines. [default: a view on a terminal]")
+    ] = None,
+) -> None:
+    """Decide every payment of the log exactly once: features, model, reasons, alerts, in one Kafka transaction a batch.
+
+    Any number of them share the partitions. Ctrl-C or SIGTERM ends it within 5 s with nothing open, and whoever takes over
+    goes on where it was. Ends with exit code 2 for a gap in the log, 3 where Kafka does not answer.
+    """
+    from fraud_pipeline.settings import load_settings
+    from fraud_pipeline.stream_runtime import StreamRuntime, kafka_log
+
+    settings = load_settings()
+    watched = sys.stderr.isatty() if live is None else live
+    level = logging.WARNING if watched else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    runtime = StreamRuntime(settings, kafka_log)
+    port = settings.scorer_metrics_port if metrics_port is None else metrics_port
+    serving: Any = _port(runtime, settings, port) if port else nullcontext()
+    view: Any = _watched(runtime) if watched else nullcontext()
+    with serving, _stopped_by_signals(runtime), view:
+        remark(f"Scorer of {runtime.topics.transactions} at {settings.kafka_bootstrap_servers}; stop with Ctrl-C")
+        runtime.run()
+
+
+@contextmanager
+def _port(runtime: StreamRuntime, settings: Settings, port: int) -> Iterator[None]:
+    from fraud_pipeline.adapters.stream.stream_exposition import StreamMetricsPort
+    from fraud_pipeline.errors import SettingsError
+
+    try:
+        served = StreamMetricsPort(runtime.metrics, lambda: runtime.models, port=port, host=settings.metrics_host)
+    except OSError as err:
+        raise SettingsError(
+            f"The metrics cannot listen on {settings.metrics_host}:{port}: {err.strerror}.",
+            remedy="Give each process a port of its own (--metrics-port, FRAUD_SCORER_METRICS_PORT), or 0 for none.",
+        ) from err
+    try:
+        yield
+    finally:
+        served.close()
+
+
+@contextmanager
+def _stopped_by_signals(runtime: StreamRuntime) -> Iterator[None]:
+    """SIGTERM and SIGINT end it after the batch at hand, and after STOP_S in any case."""
+
+    def stop(*_: object) -> None:
+        runtime.stop()
+        late = threading.Timer(STOP_S, _end_at_once)
+        late.daemon = True
+        late.start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_at_once() -> None:
+    """What is open is taken back by the broker, or by whoever comes back under this name."""
+    sys.stderr.write("fraud: the scorer ends without waiting any longer; nothing is half done\n")
+    os._exit(0)
+
+
+@contextmanager
+def _watched(runtime: StreamRuntime) -> Iterator[None]:
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(get_renderable=_View(runtime), console=Console(stderr=True), refresh_per_second=REDRAWN_PER_S):
+        yield
+
+
+class _View:
+    """What is seen while it runs: the rate of the last second beside the whole."""
+
+    def __init__(self, runtime: StreamRuntime) -> None:
+        self._runtime = runtime
+        self._seen: list[tuple[float, int]] = []
+
+    def __call__(self) -> Any:
+        metrics, now = self._runtime.metrics, time.monotonic()
+        self._seen = [(at, count) for at, count in self._seen if now - at <= 1.5] + [(now, metrics.records)]
+        (first, before), (last, after) = self._seen[0], self._seen[-1]
+        rate = (after - before) / (last - first) if last > first else 0.0
+        commits = metrics.stages["commit"]
+        decided: dict[str, int] = {}
+        for (verdict, _), count in list(metrics.decisions.items()):
+            decided[verdict] = decided.get(verdict, 0) + count
+        champion = None if self._runtime.models is None else self._runtime.models.champion
+        rows: list[tuple[Any, ...]] = [
+            ("model", "waiting for a champion" if champion is None else f"version {champion.bundle.version}"),
+            ("partitions", ", ".join(map(str, sorted(metrics.lag))) or "none yet"),
+            ("records", f"{metrics.records:,} ({rate:,.0f}/s)"),
+            ("behind", f"{sum(metrics.lag.values()):,}"),
+            *((verdict.lower(), f"{decided.get(verdict, 0):,}") for verdict in ("APPROVE", "REVIEW", "BLOCK")),
+            ("labels", f"{metrics.labels:,}"),
+            ("dead letters", f"{sum(metrics.dead_letters.values()):,}"),
+            ("degraded", f"{sum(metrics.degraded.values()):,}"),
+            ("commit", f"{1_000 * commits.sum / max(1, sum(commits.counts)):.1f} ms"),
+        ]
+        return rows_table(("scorer", ""), rows)
