@@ -18,7 +18,7 @@ from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.live_state import LiveStateStore
 from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
-from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView
+from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView, view_prefix
 from fraud_pipeline.adapters.stream.admission import Admission
 from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
 from fraud_pipeline.adapters.stream.deciding import BatchDecider
@@ -83,7 +83,8 @@ class StreamRuntime:
             keeper = CheckpointKeeper(states, self._shared, self.metrics)
             aftermath: list[Aftermath] = [keeper]
             if settings.state_view_url:
-                view = StateView(settings.state_view_url, prefix=settings.state_view_prefix, timeout_s=FEED_TIMEOUT_S)
+                prefix = view_prefix(settings.state_view_prefix, settings.topic_prefix)
+                view = StateView(settings.state_view_url, prefix=prefix, timeout_s=FEED_TIMEOUT_S)
                 opened.callback(view.close)
                 writing = ViewWriting(view)
                 opened.callback(writing.close)
