@@ -7,6 +7,7 @@ the group's: a transaction's offsets carry the member's generation, so one who l
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -47,6 +48,8 @@ COMMIT_TIMEOUT_S: Final = 60.0
 """For the end of a transaction, asked again and again: a broker that restarts is back within it."""
 STABLE_TIMEOUT_S: Final = 2 * TRANSACTION_TIMEOUT_MS / 1_000
 """For a predecessor's transaction to end: the broker aborts it after its timeout."""
+ANY_PARTITION: Final = -1
+"""Leaves it to the partitioner."""
 IN_TURN: Final = 2
 """Producers that make transactions by turns. While the markers of one are being written its producer may not begin another, and
 asks again for 20 ms (measured on Kafka 4.4); meanwhile the other one goes ahead. Never do both have one open."""
@@ -106,6 +109,7 @@ class KafkaLog:
         self._stash: list[LogRecord] = []
         self._heard: dict[int, int] = {}
         self._started = False
+        self._writing = threading.Lock()
 
     # Joining and assignment
 
@@ -150,8 +154,8 @@ class KafkaLog:
             self._assigned.pop(each.partition, None)
             self._reading.discard(each.partition)
             self._ends.discard(each.partition)
-        self._stash = [record for record in self._stash if record.partition in self._assigned]
-        consumer.incremental_unassign(partitions)
+        with self._writing:  # what is being committed is ours to the end
+            consumer.incremental_unassign(partitions)
 
     # Reading
 
@@ -186,13 +190,14 @@ class KafkaLog:
         self._reading.add(partition)
 
     def poll(self, limit: int, timeout_s: float) -> Sequence[LogRecord]:
-        records, self._stash = self._stash[:limit], self._stash[limit:]
-        received = self._consumer.consume(1, 0.0 if records else timeout_s)
+        received = self._consumer.consume(1, 0.0 if self._stash else timeout_s)
         if received:
-            received += self._consumer.consume(max(limit - len(records), 1), 0.0)
-        fresh = self._records(received)
-        self._stash += fresh[max(0, limit - len(records)) :]
-        return records + fresh[: max(0, limit - len(records))]
+            received += self._consumer.consume(max(limit - len(self._stash), 1), 0.0)
+        found = self._stash + self._records(received)
+        # A partition that went and came back meanwhile is read anew, from where its state will stand.
+        found = [record for record in found if record.partition in self._reading]
+        self._stash = found[limit:]
+        return found[:limit]
 
     def _records(self, received: Sequence[Message]) -> list[LogRecord]:
         records = []
@@ -330,12 +335,16 @@ class KafkaLog:
     # Writing
 
     def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+        with self._writing:
+            self._commit(outputs, positions)
+
+    def _commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
         producer = self._producers[0]
         self._producers.append(self._producers.pop(0))
         try:
             producer.begin_transaction()
-            for topic, partition, message in outputs:
-                _produce(producer, topic, partition, message)
+            for output in outputs:
+                _produce(producer, output)
             offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
             self._insist(
                 lambda: producer.send_offsets_to_transaction(
@@ -399,11 +408,11 @@ _REFUSED: Final = frozenset(
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 
-def _produce(producer: Producer, topic: str, partition: int | None, message: Any) -> None:
-    where: dict[str, Any] = {} if partition is None else {"partition": partition}
+def _produce(producer: Producer, output: Output) -> None:
+    partition = ANY_PARTITION if output.partition is None else output.partition
     while True:
         try:
-            producer.produce(topic, message.value, message.key, headers=list(message.headers), **where)
+            producer.produce(output.topic, output.value, output.key, partition, headers=output.headers)  # type: ignore[arg-type]
             return
         except BufferError:
             producer.poll(0.05)

@@ -5,8 +5,8 @@ Changes states, in a way that can be rolled back, and writes nothing itself.
 
 from __future__ import annotations
 
-import base64
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -170,7 +170,7 @@ class BatchDecider:
             record.key, record.value, record.headers, source=Place(self._topics.transactions, record.partition, record.offset),
             error=error, at=self._now(),
         )  # fmt: skip
-        outcome.outputs.append(Output(self._topics.dead_letters, None, letter))
+        outcome.outputs.append(Output.of(self._topics.dead_letters, None, letter))
         outcome.counts.append(lambda metrics: metrics.dead_letters.update([error.code]))
 
     def _close(
@@ -182,7 +182,7 @@ class BatchDecider:
         merged.merge(closing, commit=False)
         outcome.positions.setdefault(partition, state.offset)
         outcome.outputs += [
-            Output(self._topics.shared_state, partition, message) for message in closing_messages(closing)
+            Output.of(self._topics.shared_state, partition, message) for message in closing_messages(closing)
         ]
         outcome.counts.append(_count_closing)
 
@@ -234,21 +234,21 @@ class BatchDecider:
 
     def _write(self, batch: DecisionBatch, sources: list[tuple[int, int]], role: str, outcome: BatchOutcome) -> None:
         topic, log = self._topics.decisions, self._topics.transactions
-        common = (*HEADERS["decision"], (ROLE, role.encode()))
-        for payment, answer, features, (partition, offset) in zip(
-            batch.transactions, batch.answers, batch.features, sources, strict=True
+        common = [*HEADERS["decision"], (ROLE, role.encode())]
+        keys = [payment.customer_id for payment in batch.transactions]
+        for (partition, offset), customer, answer, features in zip(
+            sources, keys, batch.answers, batch.features, strict=True
         ):
-            key = payment.customer_id.encode()
             value = b'%b,"customer_id":%b,"features":"%b"}' % (
-                answer[:-1], orjson.dumps(payment.customer_id), base64.b64encode(features)
+                answer[:-1], orjson.dumps(customer), b64encode(features)
             )  # fmt: skip
-            source = f"{log}[{partition}]@{offset}".encode()
-            outcome.outputs.append(Output(topic, partition, Message(key, value, (*common, (SOURCE, source)))))
+            headers = [*common, (SOURCE, b"%b[%d]@%d" % (log.encode(), partition, offset))]
+            outcome.outputs.append(Output(topic, partition, customer.encode(), value, headers))
         if role == "decided":
             for place in batch.alerts:
                 partition, offset = sources[place]
                 alert = alert_message(batch[place], batch.transactions[place], source=Place(log, partition, offset))
-                outcome.outputs.append(Output(self._topics.alerts, partition, alert))
+                outcome.outputs.append(Output.of(self._topics.alerts, partition, alert))
 
         def count(metrics: StreamMetrics) -> None:
             if role == "shadow":
@@ -271,10 +271,10 @@ class BatchDecider:
             source = Place(self._topics.transactions, partition, offset)
             value = decision_value(decision, customer_id=payment.customer_id)
             message = decision_message(value, customer_id=payment.customer_id, source=source)
-            outcome.outputs.append(Output(self._topics.decisions, partition, message))
+            outcome.outputs.append(Output.of(self._topics.decisions, partition, message))
             if decision.decision != _APPROVED:
                 alert = alert_message(decision, payment, source=source)
-                outcome.outputs.append(Output(self._topics.alerts, partition, alert))
+                outcome.outputs.append(Output.of(self._topics.alerts, partition, alert))
         passed = sum(decision is not None for decision in brought)
 
         def count(metrics: StreamMetrics) -> None:

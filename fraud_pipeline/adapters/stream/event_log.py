@@ -27,7 +27,13 @@ class Output(NamedTuple):
 
     topic: str
     partition: int | None
-    message: Message
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+    @classmethod
+    def of(cls, topic: str, partition: int | None, message: Message) -> Output:
+        return cls(topic, partition, message.key, message.value, list(message.headers))
 
 
 class SharedMessage(NamedTuple):
@@ -73,7 +79,10 @@ class EventLog(Protocol):
         """Deliver records of this partition from this place on; before that, none is."""
 
     def poll(self, limit: int, timeout_s: float) -> Sequence[LogRecord]:
-        """The next records, of each partition in its order; waits so long for the first."""
+        """The next records, of each partition in its order; waits so long for the first.
+
+        Only of partitions that `read_from` was called for since they became ours.
+        """
 
     def hold(self, partition: int, held: bool) -> None:
         """Deliver nothing of this partition, or go on."""
@@ -94,7 +103,10 @@ class EventLog(Protocol):
         """The closings that have come; with `end_of`, all of that partition, also of a transaction that is just ending."""
 
     def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
-        """Write all of it and move on, in one transaction. Raises TransactionAborted or Fenced."""
+        """Write all of it and move on, in one transaction. Raises TransactionAborted or Fenced.
+
+        May be called from another thread than the rest, one call at a time.
+        """
 
     def close(self) -> None:
         """Leave."""

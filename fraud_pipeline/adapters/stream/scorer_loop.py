@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 from fraud_pipeline.adapters.stream.admission import Admission, Admitted, Waiting, may_close
 from fraud_pipeline.adapters.stream.deciding import BatchDecider, BatchOutcome
-from fraud_pipeline.adapters.stream.event_log import EventLog, TransactionAborted
+from fraud_pipeline.adapters.stream.event_log import EventLog, LogRecord, TransactionAborted
 from fraud_pipeline.adapters.stream.intake import Item, read_records
 from fraud_pipeline.adapters.stream.stream_metrics import StreamMetrics
 from fraud_pipeline.adapters.stream.writer_states import WriterStates
@@ -57,6 +58,16 @@ class _Owned:
     held: bool = False
 
 
+@dataclass
+class _Writing:
+    """A batch that is decided and not known to be written."""
+
+    admitted: Admitted
+    outcome: BatchOutcome
+    started: float
+    future: Future[None] | None = None
+
+
 class ScorerLoop:
     """`start`, then `step` again and again; an error of a step leaves nothing half done, and the process should end."""
 
@@ -72,7 +83,9 @@ class ScorerLoop:
         admission: Admission | None = None,
         aftermath: Sequence[Aftermath] = (),
         max_batch: int = MAX_BATCH,
+        executor: Executor | None = None,
     ) -> None:
+        """`executor` has one thread, which writes batches; without it, a step ends when its batch is written."""
         self.merged: MergedState | None = None
         self.shared_offsets: dict[int, int] = {}
         self._events = events
@@ -86,6 +99,8 @@ class ScorerLoop:
         self._max_batch = max_batch
         self._parts = ClosingParts()
         self._owned: dict[int, _Owned] = {}
+        self._executor = executor
+        self._writing: _Writing | None = None
 
     @property
     def owned(self) -> dict[int, WriterState]:
@@ -102,26 +117,38 @@ class ScorerLoop:
         self._events.start()
 
     def step(self) -> int:
-        """One round; returns how many records were decided and committed."""
+        """One round; returns how many records were committed since the last one.
+
+        With an executor, a batch is being written while the next one is read; nothing is decided before it is known that the
+        states hold.
+        """
         started = time.perf_counter()
         waiting = any(each.waiting.items for each in self._owned.values())
         if not self._decider.has_model:
+            done = self._settle()
             self._hold_all()
             self._events.poll(0, NO_MODEL_POLL_S)
             self._follow_assignment()
-            return 0
-        quiet = not waiting or self._admission.blocked_s > 0.0
+            return done
+        quiet = self._writing is None and (not waiting or self._admission.blocked_s > 0.0)
         records = self._events.poll(self._max_batch, IDLE_POLL_S if quiet else BUSY_POLL_S)
         self._metrics.stages["poll"].observe(time.perf_counter() - started)
+        items = self._read(records)
+        done = self._settle()
         self._follow_assignment()
         self._hear()
-        self._queue(records)
+        self._queue(items)
         admitted = self._admit()
         closings = self._closings(admitted)
-        if not admitted.items and not closings:
+        if admitted.items or closings:
+            self._transact(admitted, closings)
+        else:
             self._tick()
-            return 0
-        return self._transact(admitted, closings)
+        return done if self._executor is not None else self._settle()
+
+    def finish(self) -> int:
+        """End what is being written; returns how many records it committed."""
+        return self._settle()
 
     # Within a step
 
@@ -171,13 +198,18 @@ class ScorerLoop:
                 self.merged.merge(closing)
                 self.shared_offsets[message.partition] = message.offset + 1
 
-    def _queue(self, records: Sequence) -> None:  # type: ignore[type-arg]
+    def _read(self, records: Sequence[LogRecord]) -> list[Item]:
         started = time.perf_counter()
-        mine = [record for record in records if record.partition in self._owned]
-        for item in read_records(mine, currency=self._currency):
-            self._owned[item.record.partition].waiting.add(item)
-        if mine:
-            self._metrics.stages["parse"].observe((time.perf_counter() - started) / len(mine), len(mine))
+        items = read_records(records, currency=self._currency)
+        if items:
+            self._metrics.stages["parse"].observe((time.perf_counter() - started) / len(items), len(items))
+        return items
+
+    def _queue(self, items: Sequence[Item]) -> None:
+        for item in items:
+            owned = self._owned.get(item.record.partition)
+            if owned is not None:
+                owned.waiting.add(item)
         for partition, owned in self._owned.items():
             too_many = len(owned.waiting.items) > WAITING_LIMIT
             if too_many != owned.held:
@@ -235,26 +267,39 @@ class ScorerLoop:
         now = closed_at_watermark(microseconds(self._now()))
         return min(now if now - newest < LIVE_WITHIN else newest, self.merged.closable)
 
-    def _transact(self, admitted: Admitted, closings: Mapping[int, int]) -> int:
+    def _transact(self, admitted: Admitted, closings: Mapping[int, int]) -> None:
+        """Decide, and have it written."""
         assert self.merged is not None
-        states = self.owned
+        outcome = self._decider.work(admitted.items, self.owned, self.merged, closings)
+        self._writing = _Writing(admitted, outcome, time.perf_counter())
+        if self._executor is not None:
+            self._writing.future = self._executor.submit(self._events.commit, outcome.outputs, outcome.positions)
+
+    def _settle(self) -> int:
+        """Know what became of the batch that was being written; returns how many records it committed."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return 0
+        assert self.merged is not None
         try:
-            outcome = self._decider.work(admitted.items, states, self.merged, closings)
-            started = time.perf_counter()
-            self._events.commit(outcome.outputs, outcome.positions)
+            if writing.future is None:
+                self._events.commit(writing.outcome.outputs, writing.outcome.positions)
+            else:
+                writing.future.result()
         except TransactionAborted as err:
             log.warning("a batch was taken back: %s", err.message)
             self._metrics.aborted += 1
-            self._roll_back(admitted.items)
+            self._roll_back(writing.admitted.items)
             return 0
-        self._metrics.stages["commit"].observe(time.perf_counter() - started)
+        self._metrics.stages["commit"].observe(time.perf_counter() - writing.started)
+        states = self.owned
         for state in states.values():
             state.commit()
         self.merged.commit()
-        self._count(admitted, outcome)
+        self._count(writing.admitted, writing.outcome)
         for each in self._aftermath:
-            each.committed(states, outcome.changed)
-        return sum(map(len, admitted.items.values()))
+            each.committed(states, writing.outcome.changed)
+        return sum(map(len, writing.admitted.items.values()))
 
     def _roll_back(self, items: Mapping[int, list[Item]]) -> None:
         assert self.merged is not None
