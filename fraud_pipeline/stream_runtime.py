@@ -24,6 +24,7 @@ from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
 from fraud_pipeline.adapters.stream.deciding import BatchDecider
 from fraud_pipeline.adapters.stream.event_log import EventLog
 from fraud_pipeline.adapters.stream.instance_slot import InstanceSlot
+from fraud_pipeline.adapters.stream.raw_rows import LedgerRawRows
 from fraud_pipeline.adapters.stream.scorer_loop import Aftermath, ScorerLoop
 from fraud_pipeline.adapters.stream.stream_metrics import StreamMetrics
 from fraud_pipeline.adapters.stream.view_writing import ViewWriting
@@ -79,6 +80,7 @@ class StreamRuntime:
             states = WriterStates(
                 checkpoints, events, _Landed(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)),
                 partitions=events.partition_count(), currency=settings.currency, time_zone=settings.time_zone,
+                raw=LedgerRawRows(ledger.database),
             )  # fmt: skip
             keeper = CheckpointKeeper(states, self._shared, self.metrics)
             aftermath: list[Aftermath] = [keeper]

@@ -51,6 +51,9 @@ class RawRows(Protocol):
     def items(self, writer: str, first: int, until: int) -> Iterator[list[Item]]:
         """What the records at [first, until) say, without those that say nothing. StateError for a gap."""
 
+    def clock_closings(self, writer: str, first: int, until: int) -> list[tuple[int, int]]:
+        """Where in [first, until] the writer's clock closed minutes: (offset, minute)."""
+
 
 class WriterStates:
     """States of one topic with so many partitions."""
@@ -109,7 +112,7 @@ class WriterStates:
     def replay(self, state: WriterState, partition: int, until: int, merged: MergedState) -> int:
         """Take in what the log holds from the state's place on; returns how many records."""
         first, done = state.offset, 0
-        cuts = [cut for cut in merged.clock_closings[state.writer] if first <= cut[0] <= until]
+        cuts = self._cuts(partition, first, until, merged)
         for items in self._items(partition, first, until):
             done += len(items)
             start = 0
@@ -166,6 +169,14 @@ class WriterStates:
             yield from self._raw.items(self.writers[partition], first, min(begin, until))
         for records in self._events.replay(partition, max(first, begin), until):
             yield read_records(records, currency=self._currency)
+
+    def _cuts(self, partition: int, first: int, until: int, merged: MergedState) -> list[tuple[int, int]]:
+        """Where the clock closed minutes: as `shared-state` said, and as the ledger says of what that may hold no more."""
+        writer, begin = self.writers[partition], self._events.begins_at(partition)
+        cuts = [cut for cut in merged.clock_closings[writer] if first <= cut[0] <= until]
+        if self._raw is not None and first < min(begin, until):
+            cuts += self._raw.clock_closings(writer, first, until)
+        return sorted(set(cuts))
 
     def _base_state(self) -> FeatureState:
         if self._base is None:
