@@ -162,7 +162,8 @@ class Settings(BaseSettings):
     )
     kafka_bootstrap_servers: str = Field(
         "",
-        description="Apache Kafka, as host:port or several with commas: the log of payments. Empty: the ledger is the log.",
+        description="Apache Kafka, as host:port or several with commas: the log of payments. Empty: the ledger is the service's log, "
+        "and a file under the home the stream's.",
     )
     kafka_options: dict[str, SecretStr] = Field(
         default_factory=dict,
@@ -299,6 +300,11 @@ class Settings(BaseSettings):
     def data_dir(self) -> Path:
         """What the assets materialized, by dataset and day."""
         return self.home / "data"
+
+    @property
+    def stream_file(self) -> Path:
+        """The log of payments where no Kafka is named."""
+        return self.home / "stream.db"
 
     @property
     def bundles_dir(self) -> Path:

@@ -9,7 +9,8 @@ import contextlib
 import gc
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
@@ -36,10 +37,14 @@ from fraud_pipeline.settings import Settings
 
 GROUP: Final = "fraud-scorer"
 """The consumer group, with the topics' prefix before it."""
+GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""A batch makes tens of thousands of objects, none of them in a cycle: by default they would be looked through 50 times."""
 log = logging.getLogger(__name__)
 
 OpenLog = Callable[[Settings, Topics, str, str], EventLog]
 """(settings, topics, group, instance) -> the log."""
+Beside = Callable[["StreamRuntime", Ledger], contextlib.AbstractContextManager[None]]
+"""What runs in the same process while the scorer works, once it is the owner of its log."""
 
 
 def utc_now() -> datetime:
@@ -50,7 +55,14 @@ def utc_now() -> datetime:
 class StreamRuntime:
     """`run` works until `stop`; what it raises has left nothing half done."""
 
-    def __init__(self, settings: Settings, open_log: OpenLog, *, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_log: OpenLog,
+        *,
+        admission: Admission | None = None,
+        beside: Beside = lambda _runtime, _ledger: contextlib.nullcontext(),
+    ) -> None:
         self.settings = settings
         self.metrics = StreamMetrics()
         self.topics = Topics(settings.topic_prefix)
@@ -58,6 +70,7 @@ class StreamRuntime:
         self.loop: ScorerLoop | None = None
         self._open_log = open_log
         self._admission = admission
+        self._beside = beside
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -97,17 +110,21 @@ class StreamRuntime:
             self.loop = ScorerLoop(
                 events, states, decider, self.metrics, currency=settings.currency, now=utc_now,
                 admission=self._admission, aftermath=aftermath,
+                executor=opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="commit")),
             )  # fmt: skip
             opened.callback(keeper.close)
-            self._work(self.loop, keeper)
+            self._work(self.loop, keeper, ledger)
 
-    def _work(self, loop: ScorerLoop, keeper: CheckpointKeeper) -> None:
+    def _work(self, loop: ScorerLoop, keeper: CheckpointKeeper, ledger: Ledger) -> None:
         loop.start()
         gc.collect()
         gc.freeze()  # what is there now stays: looking through all of it again and again would hold payments up
+        gc.set_threshold(*GC_THRESHOLDS)
         log.info("the scorer reads %s", self.topics.transactions)
-        while not self._stopping.is_set():
-            loop.step()
+        with self._beside(self, ledger):
+            while not self._stopping.is_set():
+                loop.step()
+            loop.finish()
         keeper.keep_now(loop.owned)
         log.info("the scorer ends; nothing is open")
 
@@ -135,6 +152,41 @@ class _Landed:
 
     def base_state(self) -> FeatureState:
         return self._store.base().state
+
+
+def stream_runtime(settings: Settings) -> StreamRuntime:
+    """A scorer of Kafka where it is named; else of the log in the home's own file, whose ledger it keeps too."""
+    if settings.kafka_bootstrap_servers:
+        return StreamRuntime(settings, kafka_log)
+    return StreamRuntime(settings, embedded_log, beside=ledger_kept)
+
+
+def embedded_log(settings: Settings, topics: Topics, group: str, instance: str) -> EventLog:  # noqa: ARG001 one process
+    """The log in the home's file; its topics are made where they are not there."""
+    from fraud_pipeline.adapters.embedded.embedded_log import EmbeddedLog
+    from fraud_pipeline.adapters.embedded.stream_file import StreamFile
+    from fraud_pipeline.adapters.embedded.topics import embedded_topics
+
+    with StreamFile(settings.stream_file) as file:
+        file.create(embedded_topics(topics))
+    return EmbeddedLog(settings.stream_file, topic=topics.transactions, shared_topic=topics.shared_state, group=group)
+
+
+@contextlib.contextmanager
+def ledger_kept(runtime: StreamRuntime, ledger: Ledger) -> Iterator[None]:
+    """The embedded log's payments and decisions reach the ledger while the scorer works; it ends where that cannot be."""
+    from fraud_pipeline.adapters.embedded.sink_running import EmbeddedSink
+
+    settings = runtime.settings
+    sink = EmbeddedSink(
+        settings.stream_file, ledger, runtime.topics, currency=settings.currency,
+        retention_days=settings.ledger_retention_days, now=utc_now, failed=runtime.stop,
+    )  # fmt: skip
+    sink.start()
+    try:
+        yield
+    finally:
+        sink.end()
 
 
 def kafka_log(settings: Settings, topics: Topics, group: str, instance: str) -> EventLog:

@@ -16,7 +16,8 @@ import typer
 from fraud_pipeline.commands.output import Json, emit, remark, rows_table, text
 
 if TYPE_CHECKING:
-    from fraud_pipeline.adapters.kafka.producing import ProducePlan, Tally
+    from fraud_pipeline.adapters.kafka.producing import ProducePlan, Producer, Tally
+    from fraud_pipeline.adapters.kafka.topics import Topics
     from fraud_pipeline.adapters.payment_feed import Chunk
     from fraud_pipeline.domain.simulation_config import WorldConfig
     from fraud_pipeline.settings import Settings
@@ -76,15 +77,13 @@ def produce(
 ) -> None:
     """Produce payments to the log: a world that goes on now, or a history at its own or any other speed.
 
+    The log is Kafka where FRAUD_KAFKA_BOOTSTRAP_SERVERS names it, else a file in the home, which `fraud score-stream` reads too.
     Ctrl-C or SIGTERM ends it cleanly: what was handed over is flushed and counted; a second one gives that up. Ends with
     exit code 1 if the broker did not confirm a message.
     """
     import tempfile
 
-    from confluent_kafka import Producer
-
-    from fraud_pipeline.adapters.kafka.connection import producer_config
-    from fraud_pipeline.adapters.kafka.producing import PRODUCER, ProducePlan, Production, Tally
+    from fraud_pipeline.adapters.kafka.producing import ProducePlan, Production, Tally
     from fraud_pipeline.adapters.kafka.topics import Topics
     from fraud_pipeline.settings import load_settings
 
@@ -108,12 +107,11 @@ def produce(
             feed = _simulated(settings, given, drift or [], **times)
         else:
             feed = _from_file(Path(source), settings, Path(scratch), mapping, **times)
-        producer = Producer(producer_config(settings, **PRODUCER))
-        _check_topics(settings, producer, plan)
         tally = Tally()
-        run = Production(producer, plan, tally=tally, stop=stop, hurry=hurry)
-        with _watched(tally, plan):
-            run.run(feed)
+        with _producer(settings, topics, plan) as producer:
+            run = Production(producer, plan, tally=tally, stop=stop, hurry=hurry)
+            with _watched(tally, plan):
+                run.run(feed)
     result = {"topic": plan.topic, "rate": plan.rate, "speed": speed, **tally.as_dict()}
     emit(result, as_json=as_json, tables=lambda: _tables(tally, plan))
     raise typer.Exit(1 if tally.failed else 0)
@@ -195,6 +193,28 @@ def _moment(given: str) -> datetime:
     except ValueError as err:
         raise InputError(f"--start-at {given!r} is no time.", remedy="Write it as 2026-03-01T00:00:00Z.") from err
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _producer(settings: Settings, topics: Topics, plan: ProducePlan) -> Iterator[Producer]:
+    """Into Kafka where it is named; else into the home's file, whose topics are made where they are not there."""
+    if settings.kafka_bootstrap_servers:
+        from confluent_kafka import Producer as KafkaProducer
+
+        from fraud_pipeline.adapters.kafka.connection import producer_config
+        from fraud_pipeline.adapters.kafka.producing import PRODUCER
+
+        producer = KafkaProducer(producer_config(settings, **PRODUCER))
+        _check_topics(settings, producer, plan)
+        yield producer
+        return
+    from fraud_pipeline.adapters.embedded.appending import EmbeddedProducer
+    from fraud_pipeline.adapters.embedded.stream_file import StreamFile
+    from fraud_pipeline.adapters.embedded.topics import embedded_topics
+
+    with StreamFile(settings.stream_file) as file:
+        file.create(embedded_topics(topics))
+        yield EmbeddedProducer(file)
 
 
 def _check_topics(settings: Settings, producer: Any, plan: ProducePlan) -> None:

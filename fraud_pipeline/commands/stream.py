@@ -39,25 +39,28 @@ def score_stream(
         bool | None, typer.Option("--live/--log", help="A live view, or log lines. [default: a view on a terminal]")
     ] = None,
 ) -> None:
-    """Decide every payment of the log exactly once: features, model, reasons, alerts, in one Kafka transaction a batch.
+    """Decide every payment of the log exactly once: features, model, reasons, alerts, in one transaction a batch.
 
-    Any number of them share the partitions. Ctrl-C or SIGTERM ends it within 5 s with nothing open, and whoever takes over
-    goes on where it was. Ends with exit code 2 for a gap in the log, 3 where Kafka does not answer.
+    The log is Kafka where FRAUD_KAFKA_BOOTSTRAP_SERVERS names it, and any number of scorers share its partitions; else a file
+    in the home, which has one scorer, and the ledger is kept from here too. Ctrl-C or SIGTERM ends it within 5 s with nothing
+    open, and whoever takes over goes on where it was. Ends with exit code 2 for a gap in the log, 3 where Kafka does not answer.
     """
     from fraud_pipeline.settings import load_settings
-    from fraud_pipeline.stream_runtime import StreamRuntime, kafka_log
+    from fraud_pipeline.stream_runtime import stream_runtime
 
     settings = load_settings()
     watched = sys.stderr.isatty() if live is None else live
     level = logging.WARNING if watched else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    runtime = StreamRuntime(settings, kafka_log)
+    runtime = stream_runtime(settings)
     port = settings.scorer_metrics_port if metrics_port is None else metrics_port
     serving: Any = _port(runtime, settings, port) if port else nullcontext()
     view: Any = _watched(runtime) if watched else nullcontext()
     with serving, _stopped_by_signals(runtime), view:
-        remark(f"Scorer of {runtime.topics.transactions} at {settings.kafka_bootstrap_servers}; stop with Ctrl-C")
+        remark(
+            f"Scorer of {runtime.topics.transactions} at {settings.kafka_bootstrap_servers or settings.stream_file}; stop with Ctrl-C"
+        )
         runtime.run()
 
 

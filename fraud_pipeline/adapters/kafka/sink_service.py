@@ -16,11 +16,10 @@ from typing import Final, Protocol
 
 from confluent_kafka import KafkaException
 
-from fraud_pipeline.adapters.kafka.sink_consumer import SinkConsumer
-from fraud_pipeline.adapters.kafka.sink_messages import BadReceived, SinkReader
+from fraud_pipeline.adapters.kafka.sink_messages import BadReceived, Received, SinkReader
 from fraud_pipeline.adapters.kafka.sink_metrics import SinkMetrics
 from fraud_pipeline.adapters.ledger_sink import LedgerSink, PositionLost
-from fraud_pipeline.adapters.ledger_sink_rows import SinkBatch, TopicPartition
+from fraud_pipeline.adapters.ledger_sink_rows import Move, SinkBatch, TopicPartition
 from fraud_pipeline.errors import Busy, DependencyError, FraudError
 
 FIRST_WAIT_S: Final = 0.1
@@ -40,12 +39,29 @@ class Side(Protocol):
     def stop(self) -> None: ...
 
 
+class Source(Protocol):
+    """What the loop reads from: a broker's log (`SinkConsumer`), or one in a file."""
+
+    assigned: tuple[TopicPartition, ...]
+    rebalances: int
+
+    @property
+    def is_settled(self) -> bool: ...
+    def start(self) -> None: ...
+    def settle(self) -> None: ...
+    def take(self) -> tuple[Sequence[Received], dict[TopicPartition, Move]]: ...
+    def let_go(self) -> None: ...
+    def wait(self, seconds: float) -> None: ...
+    def lags(self) -> dict[TopicPartition, int]: ...
+    def close(self) -> None: ...
+
+
 class Sink:
     """`side` runs while this sink holds the partition `first`."""
 
     def __init__(
         self,
-        consumer: SinkConsumer,
+        consumer: Source,
         reader: SinkReader,
         ledger: LedgerSink,
         metrics: SinkMetrics,

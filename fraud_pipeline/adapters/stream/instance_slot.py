@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
+from fraud_pipeline.adapters.stream.process_lock import ProcessLock
 from fraud_pipeline.errors import Busy
 
 MAX_SLOTS: Final = 256
@@ -18,22 +18,19 @@ class InstanceSlot:
 
     def __init__(self, home: Path, role: str) -> None:
         self._folder = home / role
-        self._file: IO[bytes] | None = None
+        self._lock: ProcessLock | None = None
         self.name = ""
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         for number in range(MAX_SLOTS):
-            file = (self._folder / f"{number}.lock").open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
+            lock = ProcessLock(self._folder / f"{number}.lock")
+            if not lock.take():
                 continue
-            self._file, self.name = file, f"{socket.gethostname()}-{number}"
+            self._lock, self.name = lock, f"{socket.gethostname()}-{number}"
             return self
         raise Busy(f"{MAX_SLOTS} scorers run on {self._folder} already.", remedy="Use another FRAUD_HOME for more.")
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._lock is not None:
+            self._lock.release()

@@ -1,0 +1,1 @@
+"""The log of payments in one file, for a machine without a broker."""
