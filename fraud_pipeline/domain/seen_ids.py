@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fraud_pipeline.domain.feature_layout import NEVER
 from fraud_pipeline.domain.feature_spec import DAY_US
-from fraud_pipeline.domain.feature_state import microseconds, stable_hash
+from fraud_pipeline.domain.feature_state import stable_hash
 from fraud_pipeline.domain.seen_id_kernels import (
     CONFLICT,
     NEW,
@@ -92,12 +92,15 @@ def id_hash(transaction_id: str) -> int:
     return stable_hash(transaction_id)
 
 
-def content_hash(transaction: Transaction) -> int:
-    """A signed 64-bit hash of all fields but the id: equal for the same payment however its JSON was written."""
+def content_hash(transaction: Transaction, time_us: int) -> int:
+    """A signed 64-bit hash of all fields but the id: equal for the same payment however its JSON was written.
+
+    `time_us` is its event time, µs.
+    """
     t = transaction
     attributes = sorted(t.attributes.items()) if t.attributes else ""
     text = (
-        f"{microseconds(t.event_time)}\0{t.customer_id}\0{t.merchant_id}\0{t.amount_minor}\0{t.currency}\0{t.merchant_category}"
+        f"{time_us}\0{t.customer_id}\0{t.merchant_id}\0{t.amount_minor}\0{t.currency}\0{t.merchant_category}"
         f"\0{t.channel}\0{t.country}\0{t.device_id}\0{t.latitude!r}\0{t.longitude!r}\0{attributes!r}"
     )
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

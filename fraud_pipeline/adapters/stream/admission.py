@@ -17,7 +17,6 @@ from fraud_pipeline.adapters.stream.intake import Item
 from fraud_pipeline.domain.feature_layout import NEVER
 from fraud_pipeline.domain.feature_merged import closed_at_watermark
 from fraud_pipeline.domain.feature_spec import MINUTE_US, READ_AFTER_US
-from fraud_pipeline.domain.feature_state import microseconds
 
 SHARED_WAIT_S: Final = 15.0
 """How long payments wait for another writer's minutes: a killed scorer's partitions are another's after the session's 6 s, and
@@ -33,7 +32,7 @@ class Waiting:
 
     def add(self, item: Item) -> None:
         if item.payment is not None:
-            self.watermark = max(self.watermark, microseconds(item.payment.event_time))
+            self.watermark = max(self.watermark, item.time_us)
         item.needs = NEVER if self.watermark == NEVER else minute_read_at(self.watermark)
         self.items.append(item)
 

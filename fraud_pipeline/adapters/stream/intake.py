@@ -20,6 +20,8 @@ from fraud_pipeline.adapters.kafka.messages import (
 from fraud_pipeline.adapters.stream.event_log import LogRecord
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.feature_layout import NEVER
+from fraud_pipeline.domain.feature_state import microseconds
+from fraud_pipeline.domain.seen_ids import content_hash, id_hash
 from fraud_pipeline.domain.strict_json import plain_objects
 from fraud_pipeline.domain.transaction import MAX_AGE, LabelChange, Transaction
 from fraud_pipeline.domain.transaction_batch import parse_transactions
@@ -39,8 +41,24 @@ class Item:
     bad: BadMessage | None = None
     decided: Decision | None = None
     """The decision that came with a payment: it is passed on."""
+    time_us: int = 0
+    """A payment's event time, µs; then the hashes of its id and of its content."""
+    identity: int = 0
+    content: int = 0
     needs: int = NEVER
     """The newest shared minute that it may read."""
+
+    @classmethod
+    def of_payment(cls, record: LogRecord, payment: Transaction) -> Item:
+        item = cls(record, payment)
+        item.note(payment)
+        return item
+
+    def note(self, payment: Transaction) -> None:
+        """Work out what a state tells payments apart by."""
+        self.time_us = microseconds(payment.event_time)
+        self.identity = id_hash(payment.transaction_id)
+        self.content = content_hash(payment, self.time_us)
 
 
 def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
@@ -50,6 +68,8 @@ def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
     for item in items:
         if item.payment is None:
             _read_closely(item, currency)
+        if item.payment is not None:
+            item.note(item.payment)
     return items
 
 

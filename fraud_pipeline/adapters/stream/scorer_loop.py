@@ -324,5 +324,5 @@ class ScorerLoop:
 
 def _newest(state: WriterState, items: Sequence[Item]) -> int:
     """The state's watermark once these records are in."""
-    times = [microseconds(item.payment.event_time) for item in items if item.payment is not None]
+    times = [item.time_us for item in items if item.payment is not None]
     return max([state.watermark_us, *times])

@@ -22,9 +22,9 @@ from fraud_pipeline.adapters.stream.intake import Item, read_records
 from fraud_pipeline.domain.feature_merged import MergedState
 from fraud_pipeline.domain.feature_portions import own_portion, shared_portion
 from fraud_pipeline.domain.feature_spec import SCHEMA_HASH
-from fraud_pipeline.domain.feature_state import FeatureState, microseconds
+from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.feature_writer import WriterState
-from fraud_pipeline.domain.seen_ids import NEW, content_hash, id_hash
+from fraud_pipeline.domain.seen_ids import NEW
 from fraud_pipeline.domain.transaction import LabelChange, Transaction
 from fraud_pipeline.errors import StateError
 
@@ -218,10 +218,11 @@ class Entered:
 
 def entered(state: WriterState, items: Sequence[Item]) -> Entered:
     """Enter the ids of the payments in these records."""
-    payments = [item.payment for item in items if item.payment is not None]
-    ids = np.fromiter((id_hash(each.transaction_id) for each in payments), np.int64, len(payments))
-    contents = np.fromiter((content_hash(each) for each in payments), np.int64, len(payments))
-    times = np.fromiter((microseconds(each.event_time) for each in payments), np.int64, len(payments))
+    given = [item for item in items if item.payment is not None]
+    payments = [item.payment for item in given if item.payment is not None]
+    ids = np.array([item.identity for item in given], np.int64)
+    contents = np.array([item.content for item in given], np.int64)
+    times = np.array([item.time_us for item in given], np.int64)
     verdicts = state.enter(ids, contents, times).tolist()
     new = [payment for payment, verdict in zip(payments, verdicts, strict=True) if verdict == NEW]
     labels, positions, before, payment = [], [], 0, 0
