@@ -162,13 +162,15 @@ class StreamFile:
         identities = self._identities(topic)
         if number is None:
             number = partition_of(key or b"", len(identities))
+        if not 0 <= number < len(identities):
+            raise NotFound(f"{self.path} has {len(identities)} partitions of {topic}, and no {topic}[{number}].")
         identity = identities[number]
         end = ends.get(identity)
         if end is None:
             query = "SELECT id, next_offset, newest_us FROM partitions WHERE id = ?"
             end = _Partition(*connection.execute(query, (identity,)).fetchone())
         received = max(end.newest_us, int(self._now() * 1_000) * _MILLISECOND_US)  # as a broker stamps: never backwards
-        row = Stored(end.next_offset, received, key, value, encoded_headers(tuple(headers)))
+        row = Stored(end.next_offset, received, key, value, encoded_headers(headers))
         rows.setdefault(identity, []).append(row)
         ends[identity] = _Partition(identity, end.next_offset + 1, received)
         return Appended(number, end.next_offset)
