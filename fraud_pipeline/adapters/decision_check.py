@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,14 @@ from fraud_pipeline.adapters.past_log import PastLog
 from fraud_pipeline.adapters.replay import BundleOf, differences
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.decision import Decision, decide_on
+from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.errors import NotFound
+
+SHARED_STATE_LAG: Final = "shared_state_lag"
+SHARED_INPUTS: Final = frozenset(
+    feature.name for feature in FEATURES if feature.entity not in ("transaction", "customer")
+)
+"""Inputs that depend on what customers share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +37,9 @@ class FeatureDifference:
 class CheckedDecision:
     """`executed`: where a decision on the logged vector parts from the logged one; `features`: where the vectors part.
 
-    `recomputed` is what would be decided on the recomputed vector, where that is another one. `place` is None where no log
-    that was asked has the payment, and then nothing was recomputed.
+    `lagging` are inputs that differ and are shared with others, of a decision that says that it lacked others' newest minutes
+    (`shared_state_lag`). `recomputed` is what would be decided on the recomputed vector, where that is another one. `place` is
+    None where no log that was asked has the payment, and then nothing was recomputed.
     """
 
     decision: Decision
@@ -39,10 +47,11 @@ class CheckedDecision:
     executed: dict[str, list[Any]]
     features: tuple[FeatureDifference, ...]
     recomputed: Decision | None
+    lagging: tuple[FeatureDifference, ...] = ()
 
     @property
     def equal(self) -> bool:
-        """Executed and recomputed, and nothing differs."""
+        """Executed and recomputed, and nothing differs but what the decision says that it lacked."""
         return self.place is not None and not self.executed and not self.features
 
     def to_json(self) -> dict[str, Any]:
@@ -57,10 +66,8 @@ class CheckedDecision:
             "place": self.place,
             "equal": self.equal,
             "executed_differences": self.executed,
-            "feature_differences": [
-                {"feature": each.feature, "logged": each.logged, "recomputed": each.recomputed}
-                for each in self.features
-            ],
+            "feature_differences": [asdict(each) for each in self.features],
+            "lagging_differences": [asdict(each) for each in self.lagging],
             "recomputed_decision": None if again is None else again.as_dict(),
         }
 
@@ -89,8 +96,13 @@ def check_decision(
             continue
         vector = bundle.inputs.vector(found.computed[0], found.transactions[0])
         parted = _parted(logged, vector, bundle.input_names)
+        lags = SHARED_STATE_LAG in given.degraded
+        lagging = tuple(each for each in parted if lags and each.feature in SHARED_INPUTS)
         place = f"{found.writer}@{found.sequences[0]}"
-        return CheckedDecision(given, place, executed, parted, decided(vector) if parted else None)
+        return CheckedDecision(
+            given, place, executed, tuple(each for each in parted if each not in lagging),
+            decided(vector) if parted else None, lagging,
+        )  # fmt: skip
     return CheckedDecision(given, None, executed, (), None)
 
 

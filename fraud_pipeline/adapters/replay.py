@@ -39,7 +39,9 @@ CIRCUMSTANCES: Final = ("decided_at", "processing_time_ms", "degraded")
 class ReplayReport:
     """What came of it. `again` are payments that were decided by the same version; `identical` of them came out the same.
 
-    `undecided` had no decision (a history, or one that a service did not get to). `first_difference` is of `again`.
+    Decisions that say that they lacked something (`degraded`) are counted apart: `degraded_again`, of which
+    `degraded_identical` came out the same all the same. `undecided` had no decision (a history, or one that a service did not
+    get to). `first_difference` is of `again`.
     """
 
     bundle: str
@@ -48,13 +50,15 @@ class ReplayReport:
     degraded: int = 0
     again: int = 0
     identical: int = 0
+    degraded_again: int = 0
+    degraded_identical: int = 0
     first_difference: dict[str, Any] | None = None
     versions: dict[str, int] = field(default_factory=dict)
     what_if: WhatIf = field(default_factory=WhatIf)
 
     @property
     def equal(self) -> bool:
-        """Whatever this bundle had decided came out the same, bit for bit."""
+        """Whatever this bundle had decided with all that belongs to it came out the same, bit for bit."""
         return self.identical == self.again
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +69,8 @@ class ReplayReport:
             "degraded": self.degraded,
             "again": self.again,
             "identical": self.identical,
+            "degraded_again": self.degraded_again,
+            "degraded_identical": self.degraded_identical,
             "equal": self.equal,
             "first_difference": self.first_difference,
             "decided_by": dict(sorted(self.versions.items())),
@@ -152,8 +158,12 @@ class Replay:
             self._what_if(page, changes)
 
     def _again(self, given: Decision, decision: Decision, place: str) -> None:
-        self.report.again += 1
         parted = differences(given, decision)
+        if given.degraded:
+            self.report.degraded_again += 1
+            self.report.degraded_identical += not parted
+            return
+        self.report.again += 1
         if not parted:
             self.report.identical += 1
         elif self.report.first_difference is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fraud_pipeline.adapters.ledger import Ledger
     from fraud_pipeline.adapters.live_state import LiveStateStore
     from fraud_pipeline.adapters.model_registry import ModelRegistry
+    from fraud_pipeline.adapters.stream.stream_checkpoints import StreamCheckpoints
     from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
     from fraud_pipeline.settings import Settings
 
@@ -56,6 +57,18 @@ def open_live_states(settings: Settings) -> Iterator[LiveStateStore]:
     with open_ledger(settings) as ledger:
         checkpoints = CheckpointStore(settings.checkpoint_url)
         yield LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)
+
+
+def stream_checkpoints(settings: Settings, ledger: Ledger, topic: str, *, partitions: int) -> StreamCheckpoints:
+    """Where scorers keep the states of a topic with so many partitions."""
+    from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
+    from fraud_pipeline.adapters.live_state import LiveStateStore
+    from fraud_pipeline.adapters.stream.landed_history import LandedHistory
+    from fraud_pipeline.adapters.stream.stream_checkpoints import StreamCheckpoints
+
+    checkpoints = CheckpointStore(settings.checkpoint_url)
+    history = LandedHistory(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone))
+    return StreamCheckpoints(checkpoints, topic, history, partitions=partitions, time_zone=settings.time_zone)
 
 
 def is_missing_file(address: str) -> bool:

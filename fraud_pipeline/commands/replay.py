@@ -139,7 +139,7 @@ def bundle_source(settings: Settings, ledger: Ledger) -> Callable[[str], ModelBu
 
 
 def _logs(settings: Settings, ledger: Ledger, *, history: bool) -> list[PastLog]:
-    """The writer `local`, and the days before it where they are asked for."""
+    """The writer `local`, the stream whose sink fills this ledger, and the days before them where they are asked for."""
     from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
     from fraud_pipeline.adapters.dataset_store import DatasetStore
     from fraud_pipeline.adapters.feature_store import FeatureStore
@@ -150,11 +150,29 @@ def _logs(settings: Settings, ledger: Ledger, *, history: bool) -> list[PastLog]
     checkpoints = CheckpointStore(settings.checkpoint_url)
     states = LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)
     local = LocalPast(ledger, states, time_zone=settings.time_zone)
+    logs: list[PastLog] = [local, *_stream_logs(settings, ledger)]
     source = SourceStore(settings.home)
     if not history or not source.exists():
-        return [local]
+        return logs
     features = FeatureStore(DatasetStore(settings.home), checkpoints, time_zone=settings.time_zone)
-    return [HistoryPast(features, end=source.manifest().end), local]
+    return [HistoryPast(features, end=source.manifest().end), *logs]
+
+
+def _stream_logs(settings: Settings, ledger: Ledger) -> list[PastLog]:
+    from fraud_pipeline.adapters.kafka.topics import Topics
+    from fraud_pipeline.adapters.stream.stream_past import StreamPast, is_of_a_stream
+    from fraud_pipeline.commands.opening import stream_checkpoints
+
+    topic = Topics(settings.topic_prefix).transactions
+    if not is_of_a_stream(ledger.database, topic):
+        return []
+    return [
+        StreamPast(
+            ledger.database,
+            topic,
+            lambda partitions: stream_checkpoints(settings, ledger, topic, partitions=partitions),
+        )
+    ]
 
 
 def _version(ledger: Ledger, name: str) -> str:
@@ -209,6 +227,11 @@ def _replay_tables(report: ReplayReport, folder: Path, seconds: float) -> Iterat
             "all identical, bit for bit" if report.equal else f"[red]{report.again - report.identical:,} differ[/red]"
         )
         yield f"{report.again:,} were decided by the same version: {verdict}."
+    if report.degraded_again:
+        yield (
+            f"{report.degraded_again:,} more say that they lacked something (degraded); {report.degraded_identical:,} of them came"
+            " out the same all the same."
+        )
     if report.first_difference is not None:
         yield field_table(report.first_difference)
     what_if = report.what_if.as_dict()
@@ -238,12 +261,14 @@ def _check_tables(checked: CheckedDecision) -> Iterator[Any]:
         )
     if checked.place is None:
         yield "No log that is here has the payment: its vector was not recomputed."
-    elif not checked.features:
+    elif not checked.features and not checked.lagging:
         yield "The log gives the very vector."
     else:
-        yield f"The log gives [red]another vector[/red]: {len(checked.features)} inputs differ."
-        yield rows_table(
-            ("input", "logged", "recomputed"), [(f.feature, f.logged, f.recomputed) for f in checked.features]
-        )
+        if checked.lagging:
+            yield f"It was decided without others' newest minutes, and says so: {len(checked.lagging)} shared inputs differ."
+        if checked.features:
+            yield f"The log gives [red]another vector[/red]: {len(checked.features)} inputs differ."
+        rows = [(f.feature, f.logged, f.recomputed) for f in (*checked.features, *checked.lagging)]
+        yield rows_table(("input", "logged", "recomputed"), rows)
         if checked.recomputed is not None:
             yield f"On the recomputed one it would be {checked.recomputed.decision} ({checked.recomputed.fraud_probability:.4g})."

@@ -54,7 +54,7 @@ def items_of_page(page: LogPage, writer: str) -> list[Item]:
     payments, labels = payments_of(page.events), _labels_of(page.labels)
     places, received = page.events["sequence"].to_pylist(), page.events["received_at"].to_pylist()
     items = [
-        Item(_record(partition, place, microseconds(moment)), payment=payment)
+        Item.of_payment(_record(partition, place, microseconds(moment)), payment)
         for place, moment, payment in zip(places, received, payments, strict=True)
     ]
     if labels:

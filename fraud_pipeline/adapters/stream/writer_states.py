@@ -7,7 +7,6 @@ makes one makes the same, and the newest whole one is the best.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,13 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
-from fraud_pipeline.adapters.kafka.partitions import partition_of
-from fraud_pipeline.adapters.stream.event_log import EventLog, writer_of
+from fraud_pipeline.adapters.stream.event_log import EventLog
 from fraud_pipeline.adapters.stream.intake import Item, read_records
+from fraud_pipeline.adapters.stream.stream_checkpoints import SHARED, History, StreamCheckpoints
 from fraud_pipeline.domain.feature_merged import MergedState
-from fraud_pipeline.domain.feature_portions import own_portion, shared_portion
-from fraud_pipeline.domain.feature_spec import SCHEMA_HASH
-from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.feature_writer import WriterState
 from fraud_pipeline.domain.seen_ids import NEW
 from fraud_pipeline.domain.transaction import LabelChange, Transaction
@@ -30,19 +26,7 @@ from fraud_pipeline.errors import StateError
 
 CHECKPOINTS_KEPT: Final = 3
 """The newest, and two before it should it be damaged, or be ahead of what its group has committed."""
-_NAME: Final = re.compile(r"\d{20}\.state", re.ASCII)
-_LAYOUT: Final = re.compile(r"(\d+)-partitions", re.ASCII)
 log = logging.getLogger(__name__)
-
-
-class History(Protocol):
-    """What lay before the log."""
-
-    def history(self) -> str:
-        """Its name; another history makes other states."""
-
-    def base_state(self) -> FeatureState:
-        """The state at its end."""
 
 
 class RawRows(Protocol):
@@ -69,37 +53,27 @@ class WriterStates:
         time_zone: str,
         raw: RawRows | None = None,
     ) -> None:
-        self.writers = [writer_of(events.topic, partition) for partition in range(partitions)]
+        self.kept = StreamCheckpoints(checkpoints, events.topic, history, partitions=partitions, time_zone=time_zone)
+        self.writers = self.kept.writers
         self.replayed_events = 0
         self._checkpoints = checkpoints
         self._events = events
-        self._history = history
-        self._partitions = partitions
         self._currency = currency
-        self._time_zone = time_zone
         self._raw = raw
-        self._base: FeatureState | None = None
 
     def check_layout(self) -> None:
         """StateError where states were kept for another number of partitions, and none for this one."""
-        folders = [found for name in self._checkpoints.names(self._root()) if (found := _LAYOUT.fullmatch(name))]
-        counts = {int(found[1]) for found in folders}
-        if counts and self._partitions not in counts:
-            raise StateError(
-                f"{self._events.topic} has {self._partitions} partitions, and its state is that of {max(counts)}: customers have"
-                " moved to other partitions.",
-                remedy="Stop all scorers and run `fraud state repartition`; then start them again.",
-            )
+        self.kept.check_layout()
 
     def merged(self) -> tuple[MergedState, dict[int, int]]:
-        """The newest kept shared state and the places in `shared-state` that it stands at; else the history's, and none."""
-        folder = self._folder("shared")
-        for name in reversed(self._names(folder)):
+        """The newest kept shared state and the places in `shared-state` that it stands at; else what the layout began with."""
+        folder = self.kept.folder(SHARED)
+        for name in reversed(self.kept.names(folder)):
             try:
                 return MergedState.restore(self._checkpoints.read(f"{folder}/{name}"))
             except StateError as err:
                 log.warning("checkpoint %s is passed over: %s", name, err.message)
-        return MergedState(self.writers, time_zone=self._time_zone, base=shared_portion(self._base_state())), {}
+        return self.kept.merged_beginning()
 
     def recover(self, partition: int, until: int, merged: MergedState) -> WriterState:
         """The writer's state at place `until` of its log; `merged` has heard all that it closed before."""
@@ -133,30 +107,28 @@ class WriterStates:
 
     def keep(self, states: Sequence[WriterState], merged: MergedState, shared_offsets: dict[int, int]) -> list[str]:
         """Write checkpoints of committed states, and forget older ones; their names."""
-        contents = [(self._folder(state.writer), state.offset, state.snapshot()) for state in states]
-        contents.append((self._folder("shared"), sum(shared_offsets.values()), merged.snapshot(shared_offsets)))
+        contents = [(self.kept.folder(state.writer), state.offset, state.snapshot()) for state in states]
+        contents.append((self.kept.folder(SHARED), sum(shared_offsets.values()), merged.snapshot(shared_offsets)))
         names = []
         for folder, offset, content in contents:
             name = f"{offset:020d}.state"
             self._checkpoints.write(f"{folder}/{name}", content)
             names.append(f"{folder}/{name}")
-            for old in self._names(folder)[:-CHECKPOINTS_KEPT]:
+            for old in self.kept.names(folder)[:-CHECKPOINTS_KEPT]:
                 self._checkpoints.remove(f"{folder}/{old}")
         return names
 
     def _newest(self, partition: int, until: int, merged: MergedState) -> WriterState:
-        """The newest sound checkpoint that is not beyond `until`; else the history's state at the log's beginning."""
-        folder = self._folder(self.writers[partition])
-        for name in reversed(self._names(folder)):
+        """The newest sound checkpoint that is not beyond `until`; else the state that the layout began with."""
+        folder = self.kept.folder(self.writers[partition])
+        for name in reversed(self.kept.names(folder)):
             if int(name.removesuffix(".state")) > until:
                 continue  # of a transaction that was taken back, or of a topic that was made anew
             try:
                 return WriterState.restore(self._checkpoints.read(f"{folder}/{name}"), merged.state)
             except StateError as err:
                 log.warning("checkpoint %s of %s is passed over: %s", name, self.writers[partition], err.message)
-        base = self._base_state()
-        own = own_portion(base, lambda customer: partition_of(customer.encode(), self._partitions) == partition)
-        return WriterState(self.writers[partition], merged.state, own=own)
+        return self.kept.writer_beginning(partition, merged)
 
     def _items(self, partition: int, first: int, until: int) -> Iterator[list[Item]]:
         begin = self._events.begins_at(partition)
@@ -177,21 +149,6 @@ class WriterStates:
         if self._raw is not None and first < min(begin, until):
             cuts += self._raw.clock_closings(writer, first, until)
         return sorted(set(cuts))
-
-    def _base_state(self) -> FeatureState:
-        if self._base is None:
-            self._base = self._history.base_state()
-        return self._base
-
-    def _names(self, folder: str) -> list[str]:
-        return [name for name in self._checkpoints.names(folder) if _NAME.fullmatch(name)]
-
-    def _root(self) -> str:
-        zone = self._time_zone.replace("/", ".")
-        return f"stream/{self._events.topic}/{SCHEMA_HASH}-{zone}/{self._history.history()}"
-
-    def _folder(self, name: str) -> str:
-        return f"{self._root()}/{self._partitions}-partitions/{name.replace('[', '-').replace(']', '')}"
 
 
 def take_in(state: WriterState, items: Sequence[Item], *, read: bool = False) -> None:
