@@ -16,6 +16,7 @@ from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, LedgerEntry
 from fraud_pipeline.adapters.ledger_writer import LedgerWriter
+from fraud_pipeline.adapters.live_scorer import LiveScorer
 from fraud_pipeline.adapters.live_state import LiveStateStore
 from fraud_pipeline.adapters.local_journal import LocalJournal
 from fraud_pipeline.adapters.source_store import SourceStore
@@ -99,7 +100,9 @@ def replayed(settings: Settings, ledger: Ledger) -> bytes:
 
 
 def state_of(runtime: LiveRuntime) -> bytes:
-    return runtime.ready_scorer().state.snapshot()
+    scorer = runtime.ready_scorer()
+    assert isinstance(scorer, LiveScorer)
+    return scorer.state.snapshot()
 
 
 def checkpoints(settings: Settings) -> list[str]:

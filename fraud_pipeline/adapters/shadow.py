@@ -71,7 +71,10 @@ class ShadowScorer:
             self._thread.join()
 
     def offer(
-        self, transactions: Sequence[Transaction], rows: Sequence[npt.NDArray[np.float32]], versions: Sequence[str]
+        self,
+        transactions: Sequence[Transaction],
+        rows: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]],
+        versions: Sequence[str],
     ) -> None:
         """Have whoever did not decide these payments (`versions` did, from the features `rows`) decide them too."""
         if self._models.challenger is None:
