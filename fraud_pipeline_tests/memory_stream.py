@@ -167,7 +167,10 @@ class MemoryLog:
             found += [SharedMessage(each.partition(), each.offset(), orjson.loads(each.value())) for each in new]
         return found
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+    def membership(self) -> object:
+        return None
+
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:  # noqa: ARG002
         moment = datetime(2026, 1, 1, tzinfo=UTC)
         for topic, partition, key, value, headers in outputs:
             self._broker.append(topic, partition or 0, Message(key, value, tuple(headers)), moment)

@@ -132,7 +132,15 @@ class EmbeddedLog:
                     break
         return found
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+    def membership(self) -> object:
+        return None  # the file's lock says who writes
+
+    def commit(
+        self,
+        outputs: Sequence[Output],
+        positions: Mapping[int, int],
+        membership: object = None,  # noqa: ARG002
+    ) -> None:
         """DependencyError where the disk is full or gone: the process should end, and nothing of the batch happened."""
         places = {(self.topic, partition): offset for partition, offset in positions.items()}
         try:

@@ -101,6 +101,9 @@ class KafkaLog:
             for turn in range(IN_TURN)
         ]
         self._group = group
+        # Without a member's id and generation: a broker takes a transaction's offsets from such a one unquestioned, whoever
+        # owns the partition, and a member that was expelled is one until it has joined again.
+        self._nobody = self._consumer.consumer_group_metadata()
         self._admin: AdminClient | None = None
         self._assigned: dict[int, int] = {}
         self._generation = 0
@@ -334,11 +337,20 @@ class KafkaLog:
 
     # Writing
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
-        with self._writing:
-            self._commit(outputs, positions)
+    def membership(self) -> object:
+        """Not to be asked while another thread polls: the client lets one thread at a time speak to a consumer, and a
+        rebalance's callback within `poll` waits for the transaction at hand.
+        """
+        return self._consumer.consumer_group_metadata()
 
-    def _commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:
+        membership = membership or self.membership()
+        with self._writing:
+            if membership == self._nobody:
+                raise TransactionAborted(f"The scorer is no member of {self._group} at this moment.")
+            self._commit(outputs, positions, membership)
+
+    def _commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object) -> None:
         producer = self._producers[0]
         self._producers.append(self._producers.pop(0))
         try:
@@ -346,11 +358,7 @@ class KafkaLog:
             for output in outputs:
                 _produce(producer, output)
             offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
-            self._insist(
-                lambda: producer.send_offsets_to_transaction(
-                    offsets, self._consumer.consumer_group_metadata(), REQUEST_TIMEOUT_S
-                )
-            )
+            self._insist(lambda: producer.send_offsets_to_transaction(offsets, membership, REQUEST_TIMEOUT_S))
             self._insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
             self._abort(producer, err.args[0])

@@ -102,7 +102,10 @@ class EventLog(Protocol):
     def hear(self, *, end_of: int | None = None) -> Sequence[SharedMessage]:
         """The closings that have come; with `end_of`, all of that partition, also of a transaction that is just ending."""
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int]) -> None:
+    def membership(self) -> object:
+        """Who we are in the group at this moment, for `commit`; asked by the thread that polls."""
+
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:
         """Write all of it and move on, in one transaction. Raises TransactionAborted or Fenced.
 
         May be called from another thread than the rest, one call at a time.

@@ -273,7 +273,13 @@ class ScorerLoop:
         outcome = self._decider.work(admitted.items, self.owned, self.merged, closings)
         self._writing = _Writing(admitted, outcome, time.perf_counter())
         if self._executor is not None:
-            self._writing.future = self._executor.submit(self._events.commit, outcome.outputs, outcome.positions)
+            self._writing.future = self._executor.submit(
+                # As whom we decided: by the time it is written, a partition may be another's.
+                self._events.commit,
+                outcome.outputs,
+                outcome.positions,
+                self._events.membership(),
+            )
 
     def _settle(self) -> int:
         """Know what became of the batch that was being written; returns how many records it committed."""

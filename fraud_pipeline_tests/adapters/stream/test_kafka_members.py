@@ -1,0 +1,104 @@
+"""What fences a member that is none any more: its transaction must not move a partition that may be another's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fraud_pipeline.adapters.kafka.envelope import HEADERS, Message
+from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
+from fraud_pipeline.adapters.stream.event_log import EventLog, Output, TransactionAborted
+from fraud_pipeline_tests.event_logs import KafkaRig
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def rig(kafka: KafkaServer, tmp_path: Path) -> KafkaRig:
+    return KafkaRig(kafka.address, tmp_path)
+
+
+@pytest.fixture
+def member(rig: KafkaRig) -> Iterator[Callable[[], EventLog]]:
+    """Opens logs that ask to join; they are closed at the end."""
+    with ExitStack() as opened:
+
+        def opener() -> EventLog:
+            log = rig.open()
+            opened.callback(log.close)
+            log.start()
+            return log
+
+        yield opener
+
+
+def poll_until(condition: Callable[[], bool], *logs: EventLog) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        for log in logs:
+            log.poll(10, 0.02)
+
+
+def test_who_has_not_joined_moves_nothing(rig: KafkaRig, member: Callable[[], EventLog]) -> None:
+    """A broker takes the offsets of a transaction that names no member, though the partition has an owner."""
+    owner = member()
+    poll_until(lambda: len(owner.assigned()) == rig.partitions, owner)
+    stranger = rig.open()
+    stranger.start()
+    with pytest.raises(TransactionAborted, match="no member"):
+        stranger.commit([], {0: 7})
+    assert owner.position(0) is None
+    stranger.close()
+
+
+def test_a_batch_of_before_a_rebalance_is_not_written_after_it(rig: KafkaRig, member: Callable[[], EventLog]) -> None:
+    """Decided while the partition was ours, and written late: it is another's by then, who decides the same payments."""
+    first = member()
+    poll_until(lambda: len(first.assigned()) == rig.partitions, first)
+    decided_as = first.membership()
+    second = member()
+    poll_until(lambda: bool(second.assigned()), first, second)
+    (lost, *_) = second.assigned()
+    decision = Output.of(rig.topics.decisions, lost, Message(b"key", b"{}", HEADERS["decision"]))
+    with pytest.raises(TransactionAborted):
+        first.commit([decision], {lost: 5}, decided_as)
+    assert second.position(lost) is None
+    assert not rig.content(rig.topics.decisions)[lost]
+    (kept, *_) = first.assigned()
+    first.commit([], {kept: 3})
+    assert first.position(kept) == 3
+
+
+def test_partitions_change_hands_while_batches_are_written(rig: KafkaRig, member: Callable[[], EventLog]) -> None:
+    """A rebalance's callback waits for the transaction at hand, which must not wait for the consumer in turn."""
+    first = member()
+    poll_until(lambda: len(first.assigned()) == rig.partitions, first)
+    second = member()
+    deadline, writing, written = time.monotonic() + PATIENCE_S, None, 0
+    with ThreadPoolExecutor(1) as executor:
+        while not second.assigned():
+            assert time.monotonic() < deadline, "nobody took over"
+            if writing is None or writing.done():
+                written += writing is not None and _succeeded(writing)
+                offsets = dict.fromkeys(first.assigned(), written)
+                writing = executor.submit(first.commit, [], offsets, first.membership())
+            first.poll(10, 0.001)
+            second.poll(10, 0.001)
+        assert writing is not None
+        _succeeded(writing)
+    assert written > 0
+    assert sorted([*first.assigned(), *second.assigned()]) == [0, 1, 2]
+
+
+def _succeeded(writing: Future[None]) -> bool:
+    try:
+        writing.result(PATIENCE_S)
+    except TransactionAborted:
+        return False
+    return True
