@@ -14,6 +14,8 @@ Ints = npt.NDArray[np.int64]
 
 NEW, REPEAT, CONFLICT = 0, 1, 2
 SMALLEST: Final = 1_024
+TAKEN_BACK: Final = NEVER + 1
+"""The time of an entry that counts no more, not even where there was no event yet; its place is not empty for a search."""
 
 
 def blank_table(size: int) -> Ints:
@@ -50,7 +52,7 @@ def enter(table, ids, contents, times, watermark, horizon, verdicts, before):
     for i in range(ids.shape[0]):
         at = find(table, ids[i])
         before[i, 0], before[i, 1] = table[at, 1], table[at, 2]
-        if table[at, 2] == NEVER or (watermark != NEVER and table[at, 2] < watermark - horizon):
+        if table[at, 2] <= TAKEN_BACK or (watermark != NEVER and table[at, 2] < watermark - horizon):
             fresh += table[at, 2] == NEVER
             table[at, 0], table[at, 1], table[at, 2] = ids[i], contents[i], times[i]
             verdicts[i] = NEW
@@ -67,7 +69,7 @@ def take_back(table, ids, verdicts, before):
         if verdicts[i] == NEW:
             at = find(table, ids[i])
             table[at, 1] = before[i, 0]
-            table[at, 2] = before[i, 1] if before[i, 1] != NEVER else NEVER + 1
+            table[at, 2] = max(before[i, 1], TAKEN_BACK)
 
 
 @entry_point

@@ -17,6 +17,7 @@ from fraud_pipeline.domain.seen_id_kernels import (
     NEW,
     REPEAT,
     SMALLEST,
+    TAKEN_BACK,
     blank_table,
     copy_seen,
     enter,
@@ -62,7 +63,7 @@ class SeenIds:
 
     def rows(self, watermark: int) -> Ints:
         """What still counts, [n, 3] in the order of the hashes: equal sets give equal rows."""
-        oldest = NEVER + 2 if watermark == NEVER else watermark - DEDUP_HORIZON_US
+        oldest = TAKEN_BACK + 1 if watermark == NEVER else watermark - DEDUP_HORIZON_US
         live = self.table[self.table[:, 2] >= oldest]
         return np.ascontiguousarray(live[np.argsort(live[:, 0])])
 
@@ -70,11 +71,11 @@ class SeenIds:
     def of_rows(cls, rows: Ints) -> SeenIds:
         """The reverse of `rows`."""
         seen = cls()
-        seen._rebuild(rows, NEVER + 2, len(rows))
+        seen._rebuild(rows, TAKEN_BACK + 1, len(rows))
         return seen
 
     def _make_room(self, coming: int, watermark: int) -> None:
-        oldest = NEVER + 2 if watermark == NEVER else watermark - DEDUP_HORIZON_US
+        oldest = TAKEN_BACK + 1 if watermark == NEVER else watermark - DEDUP_HORIZON_US
         live = int(np.count_nonzero(self.table[:, 2] >= oldest))
         self._rebuild(self.table, oldest, live + coming)
 
