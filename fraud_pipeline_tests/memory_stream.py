@@ -210,7 +210,7 @@ class MemoryScorer:
     raw: RawRows | None = None
     base: Base = field(default_factory=Base)
     wait_s: float = 1e9
-    now: datetime = datetime(2020, 1, 1, tzinfo=UTC)
+    now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
 
     def __post_init__(self) -> None:
         self.metrics = StreamMetrics()

@@ -62,8 +62,11 @@ def parity(
         typer.Option(help="Harm the online side on purpose: this must be found."),
     ] = None,
     through: Annotated[
-        Literal["rest"] | None,
-        typer.Option(help="Send them to a scoring service of its own, on a scratch home, and judge what it logged."),
+        Literal["rest", "stream"] | None,
+        typer.Option(
+            help="rest: send them to a scoring service of its own, on a scratch home, and judge what it logged. stream: judge what"
+            " scorers have written to the topics."
+        ),
     ] = None,
     kills: Annotated[int, typer.Option(min=0, help="With --through: times that the service is killed on the way.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="As always here: the result is one JSON object.")] = False,  # noqa: ARG001
@@ -75,7 +78,9 @@ def parity(
     from fraud_pipeline.adapters.parity_source import check_parity
     from fraud_pipeline.settings import load_settings
 
-    if through is not None:
+    if through == "stream":
+        _parity_through_stream(mutate)
+    if through == "rest":
         _parity_through_rest(rows or REST_ROWS, kills, mutate)
 
     with progress("Comparing batch and online features") as report:
@@ -102,6 +107,23 @@ def _parity_through_rest(rows: int, kills: int, mutate: Literal["ulp", "drop_eve
         f"state and replay {'agree' if result.states_equal else 'differ'}."
     )
     raise typer.Exit(0 if result.passed else 1)
+
+
+def _parity_through_stream(mutate: Literal["ulp", "drop_event", "drop_label"] | None) -> None:
+    from fraud_pipeline.commands.opening import open_ledger
+    from fraud_pipeline.commands.stream_checks import check_written
+    from fraud_pipeline.settings import load_settings
+
+    settings = load_settings()
+    with open_ledger(settings) as ledger, progress("Comparing what scorers wrote with their logs"):
+        result = check_written(settings, ledger, mutate=mutate)
+    typer.echo(to_json(result.to_json()))
+    remark(
+        f"{result.payments:,} payments: {result.lost} lost, {result.doubled} doubled; {result.differing_customer_values:,} own and "
+        f"{result.differing_shared_values:,} shared of {result.compared_values:,} values differ; {result.degraded_decisions:,} decisions "
+        "say that they lacked something."
+    )
+    raise typer.Exit(0 if result.equal else 1)
 
 
 def explain(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
     from fraud_pipeline.adapters.ledger import Ledger
     from fraud_pipeline.adapters.live_state import LiveStateStore
     from fraud_pipeline.adapters.model_registry import ModelRegistry
+    from fraud_pipeline.adapters.stream.landed_history import LandedHistory
     from fraud_pipeline.adapters.stream.stream_checkpoints import StreamCheckpoints
     from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
     from fraud_pipeline.settings import Settings
@@ -61,14 +63,20 @@ def open_live_states(settings: Settings) -> Iterator[LiveStateStore]:
 
 def stream_checkpoints(settings: Settings, ledger: Ledger, topic: str, *, partitions: int) -> StreamCheckpoints:
     """Where scorers keep the states of a topic with so many partitions."""
+    from fraud_pipeline.adapters.stream.stream_checkpoints import StreamCheckpoints
+
+    checkpoints, history = stream_history(settings, ledger)
+    return StreamCheckpoints(checkpoints, topic, history, partitions=partitions, time_zone=settings.time_zone)
+
+
+def stream_history(settings: Settings, ledger: Ledger) -> tuple[CheckpointStore, LandedHistory]:
+    """Where checkpoints are kept, and the history that a stream's states begin from."""
     from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
     from fraud_pipeline.adapters.live_state import LiveStateStore
     from fraud_pipeline.adapters.stream.landed_history import LandedHistory
-    from fraud_pipeline.adapters.stream.stream_checkpoints import StreamCheckpoints
 
     checkpoints = CheckpointStore(settings.checkpoint_url)
-    history = LandedHistory(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone))
-    return StreamCheckpoints(checkpoints, topic, history, partitions=partitions, time_zone=settings.time_zone)
+    return checkpoints, LandedHistory(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone))
 
 
 def is_missing_file(address: str) -> bool:

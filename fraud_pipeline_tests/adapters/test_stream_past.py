@@ -28,6 +28,7 @@ from fraud_pipeline_tests.serving.home import empty_home, made_bundle
 START = datetime(2026, 3, 2, 10, tzinfo=UTC)
 COUNT = 600
 STEP = timedelta(seconds=7)
+END = START + COUNT * STEP
 
 
 def bundle(version: str) -> ModelBundle:
@@ -48,9 +49,9 @@ def models_of(settings: Settings) -> Iterator[tuple[Ledger, ModelSlot]]:
         yield ledger, models
 
 
-def filled() -> MemoryBroker:
+def filled(*, step: timedelta = STEP) -> MemoryBroker:
     broker = MemoryBroker(Topics(), 3)
-    for number, payment in enumerate(payments(COUNT, start=START, step=STEP)):
+    for number, payment in enumerate(payments(COUNT, start=START, step=step)):
         broker.pay([payment])
         if number % 13 == 5:
             broker.label(payment, payment.event_time + timedelta(minutes=1))
@@ -84,7 +85,7 @@ def kept(partitions: int) -> StreamCheckpoints:
     )
 
 
-def replayed(ledger: Ledger, out: Path, *, since: datetime = START, until: datetime = moment(COUNT)) -> ReplayReport:
+def replayed(ledger: Ledger, out: Path, *, since: datetime = START, until: datetime = END) -> ReplayReport:
     plan = ReplayPlan(bundle=LOGGED, now=moment(COUNT), control_share=0.01, costs=Costs(), maturity=timedelta(days=7))
     return Replay(ledger, plan, bundle, labels={}, out=out).run(past(ledger).payments(since, until))
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fraud_pipeline.adapters.decision_check import SHARED_INPUTS
 from fraud_pipeline.adapters.stream.event_log import LogRecord, writer_of
 from fraud_pipeline.adapters.stream.intake import Item, read_records
 from fraud_pipeline.adapters.stream.writer_states import entered
@@ -21,17 +22,12 @@ from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.feature_many_writers import ClockClosing, WriterLog, compute_features_of_writers
 from fraud_pipeline.domain.feature_merged import MergedState
-from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.domain.feature_writer import WriterState
 from fraud_pipeline.domain.seen_ids import NEW
 from fraud_pipeline.domain.transaction import Transaction
 
 BundleOf = Callable[[str], ModelBundle]
 """A bundle by the version that decisions carry."""
-SHARED_INPUTS: Final = frozenset(
-    feature.name for feature in FEATURES if feature.entity not in ("transaction", "customer")
-)
-"""Inputs that depend on what customers share; all others depend on the payment and its customer alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +147,19 @@ def _compare(
     found: dict[tuple[int, int], Decision], bundle_of: BundleOf,
 ) -> None:  # fmt: skip
     decided = [found.pop((partition, offset), None) for offset in each.offsets]
+    compare_rows(report, each.writer, each.payments, each.offsets, values, decided, bundle_of)
+
+
+def compare_rows(
+    report: StreamParity,
+    writer: str,
+    payments: Sequence[Transaction],
+    offsets: Sequence[int],
+    values: npt.NDArray[np.float32],
+    decided: Sequence[Decision | None],
+    bundle_of: BundleOf,
+) -> None:
+    """Compare what some payments' logs give with the decisions on them (None: lost), and count it in the report."""
     report.lost += sum(decision is None for decision in decided)
     by_version: dict[str, list[int]] = {}
     for place, decision in enumerate(decided):
@@ -158,7 +167,7 @@ def _compare(
             by_version.setdefault(decision.model_version, []).append(place)
     for version, places in by_version.items():
         bundle = bundle_of(version)
-        batch = bundle.inputs.vectors(values[places], [each.payments[place] for place in places])
+        batch = bundle.inputs.vectors(values[places], [payments[place] for place in places])
         chosen = [decision for place in places if (decision := decided[place]) is not None]
         served = np.stack([decision.vector for decision in chosen]).astype(np.float32)
         differing = batch.view(np.uint32) != served.view(np.uint32)
@@ -173,7 +182,7 @@ def _compare(
         if report.first_difference is None and differing.any():
             row, column = (int(axis[0]) for axis in np.nonzero(differing))
             report.first_difference = {
-                "place": f"{each.writer}@{each.offsets[places[row]]}", "transaction_id": chosen[row].transaction_id,
+                "place": f"{writer}@{offsets[places[row]]}", "transaction_id": chosen[row].transaction_id,
                 "input": bundle.input_names[column], "batch": float(batch[row, column]), "served": float(served[row, column]),
                 "degraded": list(chosen[row].degraded),
             }  # fmt: skip

@@ -87,7 +87,7 @@ class WriterStates:
         """Take in what the log holds from the state's place on; returns how many records."""
         first, done = state.offset, 0
         cuts = self._cuts(partition, first, until, merged)
-        for items in self._items(partition, first, until):
+        for items in self.items(partition, first, until):
             done += len(items)
             start = 0
             while cuts and cuts[0][0] <= items[-1].record.offset:
@@ -130,7 +130,8 @@ class WriterStates:
                 log.warning("checkpoint %s of %s is passed over: %s", name, self.writers[partition], err.message)
         return self.kept.writer_beginning(partition, merged)
 
-    def _items(self, partition: int, first: int, until: int) -> Iterator[list[Item]]:
+    def items(self, partition: int, first: int, until: int) -> Iterator[list[Item]]:
+        """What the records at [first, until) say: from the ledger, as far as the log holds them no more."""
         begin = self._events.begins_at(partition)
         if first < min(begin, until):
             if self._raw is None:
@@ -144,11 +145,14 @@ class WriterStates:
 
     def _cuts(self, partition: int, first: int, until: int, merged: MergedState) -> list[tuple[int, int]]:
         """Where the clock closed minutes: as `shared-state` said, and as the ledger says of what that may hold no more."""
-        writer, begin = self.writers[partition], self._events.begins_at(partition)
-        cuts = [cut for cut in merged.clock_closings[writer] if first <= cut[0] <= until]
-        if self._raw is not None and first < min(begin, until):
-            cuts += self._raw.clock_closings(writer, first, until)
-        return sorted(set(cuts))
+        cuts = [cut for cut in merged.clock_closings[self.writers[partition]] if first <= cut[0] <= until]
+        return sorted({*cuts, *self.raw_closings(partition, first, until)})
+
+    def raw_closings(self, partition: int, first: int, until: int) -> list[tuple[int, int]]:
+        """Where the clock closed minutes, as the ledger says; asked only where the log does not reach back to `first`."""
+        if self._raw is None or first >= min(self._events.begins_at(partition), until):
+            return []
+        return self._raw.clock_closings(self.writers[partition], first, until)
 
 
 def take_in(state: WriterState, items: Sequence[Item], *, read: bool = False) -> None:
