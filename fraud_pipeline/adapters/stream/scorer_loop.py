@@ -158,6 +158,7 @@ class ScorerLoop:
             if assigned.get(partition) != owned.generation:
                 self._drop(partition)
         new = [partition for partition in assigned if partition not in self._owned]
+        self._states.check_partitions(assigned)
         if new:
             self._metrics.rebalances += 1
         for partition in sorted(new):

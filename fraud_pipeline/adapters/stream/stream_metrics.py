@@ -34,7 +34,6 @@ class StreamMetrics:
         self.closings = 0
         self.lag: dict[int, int] = {}
         self.blocked_s = 0.0
-        self.state_bytes = 0
         self.scores = Histogram(SCORE_BOUNDS)
         self.batches = Histogram(BATCH_BOUNDS)
         self.stages = {stage: Histogram(LATENCY_BOUNDS_S) for stage in STAGES}

@@ -7,7 +7,7 @@ makes one makes the same, and the newest whole one is the best.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -64,6 +64,14 @@ class WriterStates:
     def check_layout(self) -> None:
         """StateError where states were kept for another number of partitions, and none for this one."""
         self.kept.check_layout()
+
+    def check_partitions(self, assigned: Iterable[int]) -> None:
+        """StateError where a partition was added since the scorer started."""
+        if max(assigned, default=0) >= len(self.writers):
+            raise StateError(
+                f"{self._events.topic} has got more than its {len(self.writers)} partitions: customers have moved to others.",
+                remedy="Stop all scorers and run `fraud state repartition`; then start them again.",
+            )
 
     def merged(self) -> tuple[MergedState, dict[int, int]]:
         """The newest kept shared state and the places in `shared-state` that it stands at; else what the layout began with."""
