@@ -170,7 +170,7 @@ class MemoryLog:
     def membership(self) -> object:
         return None
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:  # noqa: ARG002
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:
         moment = datetime(2026, 1, 1, tzinfo=UTC)
         for topic, partition, key, value, headers in outputs:
             self._broker.append(topic, partition or 0, Message(key, value, tuple(headers)), moment)
