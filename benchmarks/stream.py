@@ -150,8 +150,22 @@ def scorers(home: Path, address: str, count: int) -> Iterator[Sequence[Scorer]]:
 
 def measured_rate(settings: Settings, topics: Topics, partitions: int, rows: int) -> float:
     """Payments a second from WARM_SHARE of them on, by the group's committed offsets."""
-    group = f"{PREFIX}{GROUP}"
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": group})
+    with committed_offsets(settings, topics, partitions) as committed:
+        first = reached(committed, int(rows * WARM_SHARE))
+        last = reached(committed, rows)
+    return (last[1] - first[1]) / (last[0] - first[0])
+
+
+def reached_rows(settings: Settings, topics: Topics, partitions: int, rows: int) -> float:
+    """When so many payments were decided."""
+    with committed_offsets(settings, topics, partitions) as committed:
+        return reached(committed, rows)[0]
+
+
+@contextmanager
+def committed_offsets(settings: Settings, topics: Topics, partitions: int) -> Iterator[Callable[[], int]]:
+    """How many records the group has committed."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{PREFIX}{GROUP}"})
     places = [TopicPartition(topics.transactions, each) for each in range(partitions)]
 
     def committed() -> int:
@@ -161,11 +175,9 @@ def measured_rate(settings: Settings, topics: Topics, partitions: int, rows: int
             return 0
 
     try:
-        first = reached(committed, int(rows * WARM_SHARE))
-        last = reached(committed, rows)
+        yield committed
     finally:
         consumer.close()
-    return (last[1] - first[1]) / (last[0] - first[0])
 
 
 def reached(committed: Callable[[], int], rows: int) -> tuple[float, int]:
