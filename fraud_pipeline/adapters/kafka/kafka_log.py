@@ -34,7 +34,7 @@ from fraud_pipeline.adapters.kafka.connection import (
     producer_config,
 )
 from fraud_pipeline.adapters.stream.event_log import Fenced, LogRecord, Output, SharedMessage, TransactionAborted
-from fraud_pipeline.errors import DependencyError, FraudError, StateError
+from fraud_pipeline.errors import DependencyError, FraudError, InputError, StateError
 
 SESSION_TIMEOUT_MS: Final = 6_000
 """How long a silent member keeps its partitions: a broker's own least by default, and what a killed scorer costs its payments."""
@@ -384,6 +384,11 @@ class KafkaLog:
             self._insist(lambda: producer.abort_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
             raise Fenced(f"{said}, and could not be taken back: {err.args[0].str()}.") from err
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # it would be again, for ever
+            raise InputError(
+                f"{said}: a message of {self.topic} is too large for the dead letters.",
+                remedy="Raise FRAUD_KAFKA_MESSAGE_MAX_BYTES and the max.message.bytes of the dead letters' topic, and start again.",
+            )
         raise TransactionAborted(f"{said}.")
 
     def close(self) -> None:

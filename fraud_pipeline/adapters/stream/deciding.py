@@ -5,11 +5,13 @@ Changes states, in a way that can be rolled back, and writes nothing itself.
 
 from __future__ import annotations
 
+import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +30,7 @@ from fraud_pipeline.adapters.kafka.messages import (
     decision_message,
     decision_value,
 )
+from fraud_pipeline.adapters.kafka.partitions import partition_of
 from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.model_slot import ModelSlot
 from fraud_pipeline.adapters.stream.event_log import Output
@@ -47,6 +50,7 @@ from fraud_pipeline.domain.transaction import Transaction
 LAGGING: Final = "shared_state_lag"
 """What a decision lacks that could not wait for other writers' minutes."""
 _APPROVED: Final = "APPROVE"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -93,6 +97,8 @@ class BatchDecider:
         self._metrics = metrics
         self._control_share = control_share
         self._now = now
+        self._partitions = 1
+        self._said_misplaced = False
 
     @property
     def has_model(self) -> bool:
@@ -107,6 +113,7 @@ class BatchDecider:
     ) -> BatchOutcome:
         """Take the records in, close the minutes that `closings` names, and decide the payments."""
         outcome = BatchOutcome()
+        self._partitions = len(merged.closed)
         started = time.perf_counter()
         taken = [self._take(partition, states[partition], each, outcome) for partition, each in items.items()]
         for partition, through in closings.items():
@@ -129,6 +136,7 @@ class BatchDecider:
         late = int(state.own.arrays.clock[LATE]) - late
         state.offset = outcome.positions[partition] = items[-1].record.offset + 1
         outcome.changed[partition] = {payment.customer_id for payment in found.payments}
+        misplaced = self._misplaced(state, partition, found.payments)
         places, decided = self._sort_out(items, found.verdicts, outcome)
         records, labels, repeats = len(items), len(found.labels), found.verdicts.count(REPEAT)
 
@@ -137,9 +145,24 @@ class BatchDecider:
             metrics.labels += labels
             metrics.repeats += repeats
             metrics.late_events += late
+            metrics.misplaced += misplaced
 
         outcome.counts.append(count)
         return _Taken(partition, state, places, found.payments, decided, read.values, read.times, events)
+
+    def _misplaced(self, state: WriterState, partition: int, payments: Sequence[Transaction]) -> int:
+        """How many of them are on another partition than their key belongs to: then a customer may be on two, with two
+        histories. Said once.
+        """
+        wrong = [each for each in payments if _belongs_to(each.customer_id, self._partitions) != partition]
+        if wrong and not self._said_misplaced:
+            self._said_misplaced = True
+            log.warning(
+                "%s holds payments of customers that belong to other partitions, the first of %a: a producer has another"
+                " partitioner than murmur2 of the customer id, and a customer on two partitions has two histories",
+                state.writer, wrong[0].customer_id,
+            )  # fmt: skip
+        return len(wrong)
 
     def _sort_out(
         self, items: Sequence[Item], verdicts: Sequence[int], outcome: BatchOutcome
@@ -281,6 +304,12 @@ class BatchDecider:
             metrics.passed_on += passed
 
         outcome.counts.append(count)
+
+
+@lru_cache(maxsize=200_000)
+def _belongs_to(customer_id: str, partitions: int) -> int:
+    """Remembered: the hash takes 3 µs, and customers come again."""
+    return partition_of(customer_id.encode(), partitions)
 
 
 def closing_messages(closing: Closing) -> list[Message]:

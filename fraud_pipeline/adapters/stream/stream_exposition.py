@@ -23,6 +23,7 @@ _COUNTERS: Final = (
     ("passed_on", "passed_on", "Decisions of replicas that were passed on."),
     ("labels", "labels", "Label changes taken in."),
     ("late_events", "late_events", "Payments older than their customer's newest."),
+    ("misplaced_transactions", "misplaced", "Payments on another partition than their customer's key belongs to."),
     ("shadow_decisions", "shadow_decisions", "Decisions of the model that did not decide."),
     ("rebalances", "rebalances", "Times that partitions came to this scorer."),
     ("aborted_batches", "aborted", "Batches that were taken back and done again."),

@@ -26,6 +26,7 @@ class StreamMetrics:
         self.passed_on = 0
         self.labels = 0
         self.late_events = 0
+        self.misplaced = 0
         self.shadow_decisions = 0
         self.rebalances = 0
         self.aborted = 0
