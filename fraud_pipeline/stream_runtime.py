@@ -25,6 +25,7 @@ from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
 from fraud_pipeline.adapters.stream.deciding import BatchDecider
 from fraud_pipeline.adapters.stream.event_log import EventLog
 from fraud_pipeline.adapters.stream.instance_slot import InstanceSlot
+from fraud_pipeline.adapters.stream.landed_history import LandedHistory
 from fraud_pipeline.adapters.stream.raw_rows import LedgerRawRows
 from fraud_pipeline.adapters.stream.scorer_loop import Aftermath, ScorerLoop
 from fraud_pipeline.adapters.stream.stream_metrics import StreamMetrics
@@ -32,7 +33,6 @@ from fraud_pipeline.adapters.stream.view_writing import ViewWriting
 from fraud_pipeline.adapters.stream.writer_states import WriterStates
 from fraud_pipeline.domain.feature_many_writers import warm
 from fraud_pipeline.domain.feature_merged import MergedState
-from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.settings import Settings
 
 GROUP: Final = "fraud-scorer"
@@ -91,7 +91,7 @@ class StreamRuntime:
             opened.callback(events.close)
             checkpoints = CheckpointStore(settings.checkpoint_url)
             states = WriterStates(
-                checkpoints, events, _Landed(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)),
+                checkpoints, events, LandedHistory(LiveStateStore(settings.home, checkpoints, ledger, time_zone=settings.time_zone)),
                 partitions=events.partition_count(), currency=settings.currency, time_zone=settings.time_zone,
                 raw=LedgerRawRows(ledger.database),
             )  # fmt: skip
@@ -139,19 +139,6 @@ class StreamRuntime:
     def _shared(self) -> tuple[MergedState, dict[int, int]]:
         assert self.loop is not None and self.loop.merged is not None  # noqa: PT018
         return self.loop.merged, self.loop.shared_offsets
-
-
-class _Landed:
-    """The history of the home, as the writers' states begin from it."""
-
-    def __init__(self, store: LiveStateStore) -> None:
-        self._store = store
-
-    def history(self) -> str:
-        return self._store.history()
-
-    def base_state(self) -> FeatureState:
-        return self._store.base().state
 
 
 def stream_runtime(settings: Settings) -> StreamRuntime:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fraud_pipeline.commands.output import remark
+from fraud_pipeline.commands.running import metrics_served, stopped_by_signals
 
 if TYPE_CHECKING:
-    from fraud_pipeline.adapters.kafka.sink_service import Sink
-    from fraud_pipeline.settings import Settings
+    pass
 
 PANEL = "Stream"
-STOP_S = 4.5
-"""Longest stop, under the 5 s that a supervisor is told. Who does not answer until then rolls back or fences what is open."""
 
 
 def register(app: typer.Typer) -> None:
@@ -66,49 +59,7 @@ def sink(
             metrics=metrics,
             now=lambda: datetime.now(UTC),
         )
-        serving: Any = _port(metrics, settings, port) if port else nullcontext()
-        with serving, _stopped_by_signals(opened):
+        serving = metrics_served(lambda: metrics.registry, port=port, host=settings.metrics_host)
+        with serving, stopped_by_signals(opened.stop, who="sink"):
             remark(f"Sink from {topics.transactions} and its fellows into {ledger.address}; stop with Ctrl-C")
             opened.run()
-
-
-@contextmanager
-def _port(metrics: Any, settings: Settings, port: int) -> Iterator[None]:
-    from fraud_pipeline.adapters.kafka.sink_metrics import MetricsPort
-    from fraud_pipeline.errors import SettingsError
-
-    try:
-        served = MetricsPort(metrics, port=port, host=settings.metrics_host)
-    except OSError as err:
-        raise SettingsError(
-            f"The metrics cannot listen on {settings.metrics_host}:{port}: {err.strerror}.",
-            remedy="Give each process a port of its own (--metrics-port, FRAUD_SINK_METRICS_PORT), or 0 for none.",
-        ) from err
-    try:
-        yield
-    finally:
-        served.close()
-
-
-@contextmanager
-def _stopped_by_signals(opened: Sink) -> Iterator[None]:
-    """SIGTERM and SIGINT end it after the batch at hand, and after STOP_S in any case."""
-
-    def stop(*_: object) -> None:
-        opened.stop()
-        late = threading.Timer(STOP_S, _end_at_once)
-        late.daemon = True
-        late.start()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_at_once() -> None:
-    """The database rolls back what it has not committed, and the next relay settles what was under way."""
-    sys.stderr.write("fraud: the sink ends without waiting any longer; nothing is half done\n")
-    os._exit(0)

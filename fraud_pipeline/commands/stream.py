@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraud_pipeline.commands.output import remark, rows_table
+from fraud_pipeline.commands.running import metrics_served, stopped_by_signals
 
 if TYPE_CHECKING:
-    from fraud_pipeline.settings import Settings
     from fraud_pipeline.stream_runtime import StreamRuntime
 
 PANEL = "Stream"
-STOP_S = 4.5
-"""Longest stop, under the 5 s that a supervisor is told; what is open then is fenced and taken back."""
 REDRAWN_PER_S = 4
 
 
@@ -45,6 +40,7 @@ def score_stream(
     in the home, which has one scorer, and the ledger is kept from here too. Ctrl-C or SIGTERM ends it within 5 s with nothing
     open, and whoever takes over goes on where it was. Ends with exit code 2 for a gap in the log, 3 where Kafka does not answer.
     """
+    from fraud_pipeline.adapters.stream.stream_exposition import stream_registry
     from fraud_pipeline.settings import load_settings
     from fraud_pipeline.stream_runtime import stream_runtime
 
@@ -55,55 +51,15 @@ def score_stream(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     runtime = stream_runtime(settings)
     port = settings.scorer_metrics_port if metrics_port is None else metrics_port
-    serving: Any = _port(runtime, settings, port) if port else nullcontext()
+    serving = metrics_served(
+        lambda: stream_registry(runtime.metrics, lambda: runtime.models), port=port, host=settings.metrics_host
+    )
     view: Any = _watched(runtime) if watched else nullcontext()
-    with serving, _stopped_by_signals(runtime), view:
+    with serving, stopped_by_signals(runtime.stop, who="scorer"), view:
         remark(
             f"Scorer of {runtime.topics.transactions} at {settings.kafka_bootstrap_servers or settings.stream_file}; stop with Ctrl-C"
         )
         runtime.run()
-
-
-@contextmanager
-def _port(runtime: StreamRuntime, settings: Settings, port: int) -> Iterator[None]:
-    from fraud_pipeline.adapters.stream.stream_exposition import StreamMetricsPort
-    from fraud_pipeline.errors import SettingsError
-
-    try:
-        served = StreamMetricsPort(runtime.metrics, lambda: runtime.models, port=port, host=settings.metrics_host)
-    except OSError as err:
-        raise SettingsError(
-            f"The metrics cannot listen on {settings.metrics_host}:{port}: {err.strerror}.",
-            remedy="Give each process a port of its own (--metrics-port, FRAUD_SCORER_METRICS_PORT), or 0 for none.",
-        ) from err
-    try:
-        yield
-    finally:
-        served.close()
-
-
-@contextmanager
-def _stopped_by_signals(runtime: StreamRuntime) -> Iterator[None]:
-    """SIGTERM and SIGINT end it after the batch at hand, and after STOP_S in any case."""
-
-    def stop(*_: object) -> None:
-        runtime.stop()
-        late = threading.Timer(STOP_S, _end_at_once)
-        late.daemon = True
-        late.start()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_at_once() -> None:
-    """What is open is taken back by the broker, or by whoever comes back under this name."""
-    sys.stderr.write("fraud: the scorer ends without waiting any longer; nothing is half done\n")
-    os._exit(0)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from fraud_pipeline.adapters.kafka.messages import (
     transaction_message,
 )
 from fraud_pipeline.adapters.kafka.sink_messages import Kind, SinkReader
-from fraud_pipeline.adapters.kafka.sink_metrics import MetricsPort, SinkMetrics
+from fraud_pipeline.adapters.kafka.sink_metrics import SinkMetrics
 from fraud_pipeline.adapters.ledger_sink_rows import ClosedMinute, RawLabel, Written
+from fraud_pipeline.adapters.metrics_port import MetricsPort
 from fraud_pipeline.domain.transaction import Label, LabelChange
 from fraud_pipeline_tests.sink_rig import NOW, decision, payment
 
@@ -115,7 +116,7 @@ def test_metrics_are_served_over_http():
     metrics.wrote(Written(rows={"transactions": 3}, repeats={"transactions": 1}, conflicts=("t1",)), seconds=0.1)
     metrics.set_lags({("transactions", 1): 7, ("labels", 0): 2})
     metrics.set_lags({("transactions", 1): 5})
-    port = MetricsPort(metrics, port=0, host="127.0.0.1")
+    port = MetricsPort(metrics.registry, port=0, host="127.0.0.1")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port.port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()

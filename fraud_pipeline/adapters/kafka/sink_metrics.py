@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from fraud_pipeline.adapters.ledger_sink_rows import TopicPartition, Written
 
@@ -69,21 +67,3 @@ class SinkMetrics:
         self.lag.clear()
         for (topic, partition), count in lags.items():
             self.lag.labels(topic, str(partition)).set(count)
-
-
-class MetricsPort:
-    """Serves a registry over HTTP until it is closed."""
-
-    def __init__(self, metrics: SinkMetrics, *, port: int, host: str) -> None:
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, host, metrics.registry)
-
-    @property
-    def port(self) -> int:
-        return self._server.server_port
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=1.0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -76,24 +74,11 @@ class StreamCollector(Collector):
         yield served
 
 
-class StreamMetricsPort:
-    """Serves the metrics over HTTP until it is closed."""
-
-    def __init__(self, metrics: StreamMetrics, models: Models, *, port: int, host: str) -> None:
-        registry = CollectorRegistry()
-        registry.register(StreamCollector(metrics, models))
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, host, registry)
-
-    @property
-    def port(self) -> int:
-        return self._server.server_port
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=1.0)
+def stream_registry(metrics: StreamMetrics, models: Models) -> CollectorRegistry:
+    """The metrics as Prometheus' client serves them."""
+    registry = CollectorRegistry()
+    registry.register(StreamCollector(metrics, models))
+    return registry
 
 
 def _labelled(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> CounterMetricFamily:
