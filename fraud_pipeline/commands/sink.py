@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fraud_pipeline.commands.output import remark
 from fraud_pipeline.commands.running import metrics_served, stopped_by_signals
-
-if TYPE_CHECKING:
-    pass
 
 PANEL = "Stream"
 
