@@ -55,12 +55,16 @@ class _Pending:
 class WriterWindows:
     """`take` the next piece of each log, then `close` what all writers have closed by then, and so on to the end.
 
-    The states and the merged one are those before the logs; they are advanced.
+    The states and the merged one are those before the logs; they are advanced. `limits`: minutes after which a writer closes
+    none, whatever its events would close.
     """
 
-    def __init__(self, states: Mapping[str, WriterState], merged: MergedState) -> None:
+    def __init__(
+        self, states: Mapping[str, WriterState], merged: MergedState, limits: Mapping[str, int] | None = None
+    ) -> None:
         self.states = states
         self.merged = merged
+        self._limits = limits or {}
         self._taken = dict.fromkeys(states, 0)
         self._pending: dict[str, _Pending] = {}
 
@@ -69,6 +73,7 @@ class WriterWindows:
         for writer, log in logs.items():
             state, first = self.states[writer], self._taken[writer]
             values, times = _run(state, log, read=read)
+            state.commit()  # there is nothing to go back to
             self._taken[writer] += len(log.events)
             if read and len(log.events):
                 rows = np.arange(first, first + len(times))
@@ -109,7 +114,7 @@ class WriterWindows:
 
     def _close(self, minute: int, ended: Collection[str]) -> None:
         for writer, state in self.states.items():
-            closing = state.close(minute, by_clock=writer in ended)
+            closing = state.close(min(minute, self._limits.get(writer, minute)), by_clock=writer in ended)
             if closing is not None:
                 self.merged.merge(closing, commit=False)
         self.merged.commit()

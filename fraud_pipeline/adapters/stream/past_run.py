@@ -85,12 +85,13 @@ class PastItems:
 
 
 class PastRun:
-    """`states` and `merged` are those before the logs, and are used up."""
+    """`states` and `merged` are those before the logs, and are used up. `limits` are `WriterWindows`'."""
 
     def __init__(
-        self, states: Mapping[str, WriterState], merged: MergedState, cursors: Mapping[str, LogCursor], *, check: Check
-    ) -> None:
-        self._windows = WriterWindows(states, merged)
+        self, states: Mapping[str, WriterState], merged: MergedState, cursors: Mapping[str, LogCursor], *, check: Check,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        self._windows = WriterWindows(states, merged, limits)
         self._cursors = cursors
         self._check = check
         self._kept: dict[str, dict[int, Item]] = {writer: {} for writer in cursors}
