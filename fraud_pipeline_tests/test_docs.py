@@ -41,7 +41,7 @@ def test_commands_exist(page: Path) -> None:
         group.name: {command.name or command.callback.__name__ for command in group.typer_instance.registered_commands}
         for group in app.registered_groups
     }
-    for first, second in re.findall(r"(?:^|[`\s])fraud ([a-z]+)(?: ([a-z-]+))?", code(page), re.MULTILINE):
+    for first, second in re.findall(r"(?:^|[`\s])fraud ([a-z][a-z-]*)(?: ([a-z-]+))?", code(page), re.MULTILINE):
         assert first in top | set(groups), f"fraud {first}"
         if first in groups and second:
             assert second.split("|")[0] in groups[first], f"fraud {first} {second}"
