@@ -151,11 +151,13 @@ def stream_runtime(settings: Settings) -> StreamRuntime:
 def embedded_log(settings: Settings, topics: Topics, group: str, instance: str) -> EventLog:  # noqa: ARG001 one process
     """The log in the home's file; its topics are made where they are not there."""
     from fraud_pipeline.adapters.embedded.embedded_log import EmbeddedLog
+    from fraud_pipeline.adapters.embedded.one_log import refuse_others_states
     from fraud_pipeline.adapters.embedded.stream_file import StreamFile
     from fraud_pipeline.adapters.embedded.topics import embedded_topics
 
     with StreamFile(settings.stream_file) as file:
         file.create(embedded_topics(topics))
+    refuse_others_states(settings.stream_file, topics.transactions, group, CheckpointStore(settings.checkpoint_url))
     return EmbeddedLog(settings.stream_file, topic=topics.transactions, shared_topic=topics.shared_state, group=group)
 
 
@@ -178,8 +180,10 @@ def ledger_kept(runtime: StreamRuntime, ledger: Ledger) -> Iterator[None]:
 
 def kafka_log(settings: Settings, topics: Topics, group: str, instance: str) -> EventLog:
     """The log in Kafka."""
+    from fraud_pipeline.adapters.embedded.one_log import refuse_beside_file
     from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
 
+    refuse_beside_file(settings.stream_file, topics.transactions)
     return KafkaLog(
         settings, topic=topics.transactions, shared_topic=topics.shared_state, group=group, instance=instance
     )

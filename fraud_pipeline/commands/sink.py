@@ -33,6 +33,7 @@ def sink(
     Any number of them share the partitions. It goes on by itself when Kafka or the database is back; Ctrl-C or SIGTERM ends
     it within 5 s, and the next one goes on where it was. Ends with exit code 2 for a gap in what is to be read.
     """
+    from fraud_pipeline.adapters.embedded.one_log import refuse_beside_file
     from fraud_pipeline.adapters.kafka.connection import consumer_config, producer_config
     from fraud_pipeline.adapters.kafka.sink_metrics import SinkMetrics
     from fraud_pipeline.adapters.kafka.sink_opening import GROUP, open_sink
@@ -44,6 +45,8 @@ def sink(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     topics, metrics = Topics(settings.topic_prefix), SinkMetrics()
     port = settings.sink_metrics_port if metrics_port is None else metrics_port
+    if settings.kafka_bootstrap_servers:  # without it, the scorer keeps the ledger
+        refuse_beside_file(settings.stream_file, topics.transactions)
     with Ledger.open(settings.ledger_url) as ledger:
         opened = open_sink(
             ledger,

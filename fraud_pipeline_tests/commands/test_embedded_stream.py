@@ -175,6 +175,22 @@ def test_labels_of_the_inbox_come_back_in_the_log_once_and_bad_ones_are_dead_let
     assert rig.file.ends(TOPICS.transactions) == [52]
 
 
+def test_one_home_has_one_log(
+    stream_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce(10, capsys)
+    with monkeypatch.context() as kafka:
+        kafka.setenv("FRAUD_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+        for command in (["score-stream", "--log", "--metrics-port", "0"], ["sink", "--metrics-port", "0"]):
+            assert run(command) == 2
+            assert "Give Kafka's topics another FRAUD_TOPIC_PREFIX" in capsys.readouterr().err
+    kept = stream_home / "checkpoints" / "stream" / "transactions"
+    kept.mkdir(parents=True)
+    (kept / "of-another-log").touch()
+    assert run(["score-stream", "--log", "--metrics-port", "0"]) != 0
+    assert "they are of another log" in capsys.readouterr().err
+
+
 def test_commands_of_a_broker_say_that_there_is_none(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sink"]) == 2
     assert "fraud services up kafka" in capsys.readouterr().err
