@@ -142,9 +142,11 @@ def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
         os._exit(0)
     try:
         os.read(hear, 1)
-        assert not ProcessLock(tmp_path / "lock").take()
+        successor = ProcessLock(tmp_path / "lock")
+        assert not successor.take()
         lock.release()
-        assert ProcessLock(tmp_path / "lock").take()
+        assert successor.take()
+        successor.release()
     finally:
         os.write(end, b"x")
         os.waitpid(child, 0)
