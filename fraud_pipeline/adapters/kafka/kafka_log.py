@@ -78,6 +78,9 @@ _PRODUCER: Final[dict[str, Any]] = {
     "retry.backoff.ms": 5,
     "retry.backoff.max.ms": 100,
     "queue.buffering.max.messages": 200_000,
+    # When no broker answers, librdkafka begins anew from the bootstrap servers, and the offsets of a transaction that
+    # was open then are never sent: send_offsets_to_transaction hangs for good, whatever its timeout (its issues 5511 and 5456, open in 2.16).
+    "metadata.recovery.strategy": "none",
 }
 _log: Final = logging.getLogger(__name__)
 
@@ -315,14 +318,13 @@ class KafkaLog:
 
     def _stable_end(self, partition: int) -> int:
         """The end of the partition's closings, once no transaction on it is open."""
-        if self._admin is None:
-            self._admin = admin(self._settings)
         place, deadline = TopicPartition(self._shared_topic, partition), time.monotonic() + STABLE_TIMEOUT_S
         newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         while True:
+            asked = self._admin = self._admin or admin(self._settings)
             try:
                 ends = [
-                    self._admin.list_offsets({place: newest}, isolation_level=level)[place]
+                    asked.list_offsets({place: newest}, isolation_level=level)[place]
                     .result(REQUEST_TIMEOUT_S)
                     .offset
                     for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
@@ -330,6 +332,7 @@ class KafkaLog:
             except KafkaException as err:
                 if time.monotonic() > deadline:
                     raise dependency_error(self._settings, err, f"ask where {self._shared_topic} ends") from err
+                self._admin = None  # it may know an old leader, from before a restart, and never asks for another
                 continue
             if ends[1] >= ends[0] or time.monotonic() > deadline:
                 return int(ends[1])
