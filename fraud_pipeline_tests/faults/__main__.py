@@ -40,7 +40,7 @@ def main() -> int:
     else:
         report.kept = str(folder)
     if asked.json:
-        print(json.dumps(report.to_json(), indent=1))
+        sys.stdout.write(json.dumps(report.to_json(), indent=1) + "\n")
     show(report, Console(stderr=True))
     return 0 if report.equal else 1
 

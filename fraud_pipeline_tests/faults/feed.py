@@ -238,7 +238,7 @@ class Feed:
     def _produce(self, topic: str, message: Message, kind: str) -> None:
         self._hand_over(topic, message.key, message.value, message.headers, kind)
 
-    def _hand_over(self, topic: str, key: Any, value: Any, headers: Any, kind: str, **where: int) -> None:
+    def _hand_over(self, topic: str, key: Any, value: Any, headers: Any, kind: str, **where: Any) -> None:
         while True:
             try:
                 self._producer.produce(
