@@ -78,8 +78,8 @@ _PRODUCER: Final[dict[str, Any]] = {
     "retry.backoff.ms": 5,
     "retry.backoff.max.ms": 100,
     "queue.buffering.max.messages": 200_000,
-    # When no broker answers, librdkafka begins anew from the bootstrap servers, and the offsets of a transaction that
-    # was open then are never sent: send_offsets_to_transaction hangs for good, whatever its timeout (its issues 5511 and 5456, open in 2.16).
+    # When no broker answers, librdkafka begins anew from the bootstrap servers, and the offsets of a transaction that was open
+    # are never sent: send_offsets_to_transaction hangs for good, whatever its timeout (its issues 5511, 5456; seen with 2.16).
     "metadata.recovery.strategy": "none",
 }
 _log: Final = logging.getLogger(__name__)
