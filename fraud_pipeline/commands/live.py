@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fraud_pipeline.commands.output import Json, emit, remark
+from fraud_pipeline.commands.output import Json, emit, field_table, remark
 
 state = typer.Typer(help="The live feature state: checkpoints and rebuilding.", no_args_is_help=True)
 
@@ -62,14 +62,28 @@ def checkpoint(as_json: Json = False) -> None:
 
 
 @state.command()
-def rebuild(as_json: Json = False) -> None:
+def rebuild(
+    stream: Annotated[
+        bool, typer.Option("--stream", help="The states of the Kafka scorers instead, from topics and ledger.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Build the state from the history and the whole log, not from any checkpoint, and keep it."""
     from time import perf_counter
 
-    from fraud_pipeline.commands.opening import open_live_states
+    from fraud_pipeline.commands.opening import open_ledger, open_live_states
     from fraud_pipeline.settings import load_settings
 
     started = perf_counter()
+    if stream:
+        from fraud_pipeline.commands.stream_states import rebuild_stream
+
+        settings = load_settings()
+        with open_ledger(settings) as ledger:
+            found = rebuild_stream(settings, ledger)
+        found["seconds"] = round(perf_counter() - started, 2)
+        emit(found, as_json=as_json, tables=lambda: iter([field_table(found)]))
+        return
     with open_live_states(load_settings()) as states:
         live = states.base()
         places = states.replay(live)
@@ -77,3 +91,25 @@ def rebuild(as_json: Json = False) -> None:
     seconds = perf_counter() - started
     result = {"checkpoint": name, "sequence": live.sequence, "replayed": places, "seconds": round(seconds, 2)}
     emit(result, as_json=as_json, tables=lambda: iter([f"{name}: {places:,} places replayed ({result['seconds']} s)"]))
+
+
+@state.command()
+def repartition(
+    partitions: Annotated[int, typer.Option(min=2, max=10_000, help="How many the topics have, or are to have.")],
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Decide first, in the old layout, what waits in the old partitions.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Divide the scorers' states among more partitions, once all scorers are stopped; raises the topics' partitions too.
+
+    Ends with exit code 2 while a scorer runs, or while payments from before the change are not decided.
+    """
+    from fraud_pipeline.commands.opening import open_ledger
+    from fraud_pipeline.commands.stream_states import repartition as divided
+    from fraud_pipeline.settings import load_settings
+
+    settings = load_settings()
+    with open_ledger(settings) as ledger:
+        found = divided(settings, ledger, partitions=partitions, drain=drain)
+    emit(found, as_json=as_json, tables=lambda: iter([field_table(found)]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,13 @@ import numpy.typing as npt
 from fraud_pipeline.domain.feature_many_writers import WriterLog
 from fraud_pipeline.domain.feature_merged import MergedState
 from fraud_pipeline.domain.feature_shared_state import last_readable_minute
+from fraud_pipeline.domain.feature_spec import LATE_READ_US, MINUTE_US
 from fraud_pipeline.domain.feature_writer import WriterState
 
 Ints = npt.NDArray[np.int64]
+
+STEP: Final = LATE_READ_US // MINUTE_US // 2
+"""Minutes that are closed at once and then read, each event as of its own: minutes are folded only when they are twice as old."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ class WriterWindows:
         }
         minutes = np.unique(np.concatenate([np.zeros(0, np.int64), *(each.reads for each in chosen.values())]))
         orders = {writer: np.argsort(each.reads, kind="stable") for writer, each in chosen.items()}
-        for minute in minutes.tolist():
-            self._close(minute, ended if through is not None else self.states)
+        while len(minutes):
+            step = minutes[minutes < minutes[0] + STEP]
+            minutes = minutes[len(step) :]
+            self._close(int(step[-1]), ended if through is not None else self.states)
             for writer, each in chosen.items():
                 order = orders[writer]
-                first, last = np.searchsorted(each.reads[order], [minute, minute + 1])
+                first, last = np.searchsorted(each.reads[order], [step[0], step[-1] + 1])
                 rows = order[first:last]
                 if len(rows):
                     read = each.values[rows]

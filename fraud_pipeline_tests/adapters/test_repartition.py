@@ -166,7 +166,7 @@ def test_a_layout_that_was_not_made_wholly_is_none(opened: tuple[Ledger, ModelSl
     found = divided(broker, folder, 4)
     kept = writer_states(broker, folder).kept
     kept.store.remove(f"{kept.folder('shared')}/origin.state")
-    with pytest.raises(StateError, match="fraud state repartition"):
+    with pytest.raises(StateError, match="its state is that of 2"):
         kept.check_layout()
     kept.keep_origin(found.states, found.merged, {})
     kept.check_layout()
@@ -254,3 +254,11 @@ def test_a_checkpoint_that_says_otherwise_is_told_and_replaced(
     states.kept.store.write(names[0], b"another state")
     assert replace_kept(states, made) == (names, [names[0]])
     assert states.kept.store.read(names[0]) == made.states[0].snapshot()
+
+
+def test_a_layout_in_use_is_known_before_anything_is_kept(opened: tuple[Ledger, ModelSlot], tmp_path: Path) -> None:
+    broker = MemoryBroker(Topics(), 2)
+    MemoryScorer(broker, opened[1], tmp_path / "kept")
+    broker.partitions = 4
+    with pytest.raises(StateError, match="its state is that of 2"):
+        writer_states(broker, tmp_path / "kept").check_layout()

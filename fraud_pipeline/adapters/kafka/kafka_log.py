@@ -182,6 +182,10 @@ class KafkaLog:
     def begins_at(self, partition: int) -> int:
         return self._watermarks(partition)[0]
 
+    def ends_at(self, partition: int) -> int:
+        """The place after the newest record, asked of the broker; an open transaction's are among them."""
+        return self._watermarks(partition)[1]
+
     def read_from(self, partition: int, offset: int) -> None:
         low, high = self._watermarks(partition)
         if not low <= offset <= high:

@@ -19,7 +19,6 @@ from fraud_pipeline.adapters.stream.writer_states import entered
 from fraud_pipeline.domain.feature_layout import NEVER
 from fraud_pipeline.domain.feature_many_writers import ClockClosing, WriterLog
 from fraud_pipeline.domain.feature_merged import MergedState
-from fraud_pipeline.domain.feature_state import microseconds
 from fraud_pipeline.domain.feature_writer import WriterState
 from fraud_pipeline.domain.seen_ids import NEW
 from fraud_pipeline.domain.writer_windows import WriterWindows
@@ -61,7 +60,7 @@ class LogCursor:
         newest = self.watermark
         for _, item in zip(range(WINDOW), self.waiting, strict=False):
             if item.payment is not None:
-                newest = max(newest, microseconds(item.payment.event_time))
+                newest = max(newest, item.time_us)
         return newest
 
     def take(self, horizon: int | None) -> list[Item]:
@@ -71,7 +70,7 @@ class LogCursor:
             item = self.waiting.popleft()
             taken.append(item)
             if item.payment is not None:
-                self.watermark = max(self.watermark, microseconds(item.payment.event_time))
+                self.watermark = max(self.watermark, item.time_us)
         return taken
 
 
@@ -166,12 +165,7 @@ class PastRun:
 
     def _check_last(self, over: Sequence[str]) -> None:
         """What is left reads minutes up to that of the newest of them."""
-        times = [
-            microseconds(item.payment.event_time)
-            for kept in self._kept.values()
-            for item in kept.values()
-            if item.payment is not None
-        ]
+        times = [item.time_us for kept in self._kept.values() for item in kept.values()]
         if times:
             for writer in over:
                 self._check(writer, minute_read_at(max(times)))

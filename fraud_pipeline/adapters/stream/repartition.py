@@ -92,11 +92,10 @@ def first_misplaced(items: Iterable[Item], partition: int, count: int) -> Item |
     return None
 
 
-def refuse_backlog(writer: str, item: Item, waiting: int) -> None:
+def refuse_backlog(writer: str, item: Item) -> None:
     """StateError: it was produced before the change, and the writer that it would be decided by has no history of its customer."""
     raise StateError(
-        f"{writer}@{item.record.offset} is a payment from before the change that is not decided yet; {waiting:,} records wait"
-        " there.",
+        f"{writer}@{item.record.offset} is a payment from before the change, and is not decided yet.",
         remedy="Run `fraud state repartition --drain` first: it decides them in the old layout. Let no producer run meanwhile"
         " (docs/streaming.md, Changing the number of partitions).",
     )

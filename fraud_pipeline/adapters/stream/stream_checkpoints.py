@@ -22,6 +22,7 @@ from fraud_pipeline.errors import StateError
 
 SHARED: Final = "shared"
 ORIGIN: Final = "origin.state"
+IN_USE: Final = "in-use"
 _NAME: Final = re.compile(r"\d{20}\.state", re.ASCII)
 _LAYOUT: Final = re.compile(r"(\d+)-partitions", re.ASCII)
 
@@ -60,9 +61,15 @@ class StreamCheckpoints:
         return sorted(int(found[1]) for name in names if (found := _LAYOUT.fullmatch(name)))
 
     def check_layout(self) -> None:
-        """StateError where states were kept for another number of partitions, and none were made for this one."""
+        """StateError where states were kept for another number of partitions, and none were made for this one.
+
+        Else notes that this layout is in use, though nothing may be kept for it yet.
+        """
         others = [count for count in self.layouts() if count != self.partitions]
+        if not self.has_origin:
+            self._refuse_other_schema()
         if not others or self.has_origin:
+            self.store.write(f"{self.folder(SHARED)}/{IN_USE}", b"")
             return
         known = max(others)
         if known > self.partitions:
@@ -75,6 +82,17 @@ class StreamCheckpoints:
             " moved to other partitions.",
             remedy="Stop all scorers and run `fraud state repartition`; then start them again.",
         )
+
+    def _refuse_other_schema(self) -> None:
+        """StateError where this layout was made by another feature schema's states: the log alone does not give them."""
+        schemas, layout = f"stream/{self.topic}", f"{self._history.history()}/{self.partitions}-partitions"
+        for schema in self.store.names(schemas):
+            if self.store.has(f"{schemas}/{schema}/{layout}/{SHARED}/{ORIGIN}"):
+                raise StateError(
+                    f"The partitions of {self.topic} were changed under feature schema {schema.partition('-')[0]}, and this is"
+                    f" {SCHEMA_HASH}: the states at the change are not there in it.",
+                    remedy="See docs/streaming.md, Upgrade of the feature schema.",
+                )
 
     @property
     def has_origin(self) -> bool:
