@@ -17,11 +17,15 @@ from fraud_pipeline.domain.decision import Decision, decide_on
 from fraud_pipeline.domain.feature_spec import FEATURES
 from fraud_pipeline.errors import NotFound
 
-SHARED_STATE_LAG: Final = "shared_state_lag"
 SHARED_INPUTS: Final = frozenset(
     feature.name for feature in FEATURES if feature.entity not in ("transaction", "customer")
 )
 """Inputs that depend on what customers share."""
+LACKS_SHARED: Final = frozenset({"shared_state_lag", "state_view", "log"})
+"""Said of a decision, its shared inputs may differ: others' minutes were missing; or the customer's last payments, as of which
+they are read; or the log, where others' payments may have come first."""
+LACKS_OWN: Final = frozenset({"state_view"})
+"""Said of a decision, all other inputs may differ too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class FeatureDifference:
 class CheckedDecision:
     """`executed`: where a decision on the logged vector parts from the logged one; `features`: where the vectors part.
 
-    `lagging` are inputs that differ and are shared with others, of a decision that says that it lacked others' newest minutes
-    (`shared_state_lag`). `recomputed` is what would be decided on the recomputed vector, where that is another one. `place` is
-    None where no log that was asked has the payment, and then nothing was recomputed.
+    `lagging` are inputs that differ and that the decision says it lacked (`may_differ`). `recomputed` is what would be decided on
+    the recomputed vector, where that is another one. `place` is None where no log that was asked has the payment, and then
+    nothing was recomputed.
     """
 
     decision: Decision
@@ -96,14 +100,18 @@ def check_decision(
             continue
         vector = bundle.inputs.vector(found.computed[0], found.transactions[0])
         parted = _parted(logged, vector, bundle.input_names)
-        lags = SHARED_STATE_LAG in given.degraded
-        lagging = tuple(each for each in parted if lags and each.feature in SHARED_INPUTS)
+        lagging = tuple(each for each in parted if may_differ(given.degraded, is_shared=each.feature in SHARED_INPUTS))
         place = f"{found.writer}@{found.sequences[0]}"
         return CheckedDecision(
             given, place, executed, tuple(each for each in parted if each not in lagging),
             decided(vector) if parted else None, lagging,
         )  # fmt: skip
     return CheckedDecision(given, None, executed, (), None)
+
+
+def may_differ(degraded: Sequence[str], *, is_shared: bool) -> bool:
+    """Whether an input of a decision with these words may part from what its log gives."""
+    return not (LACKS_SHARED if is_shared else LACKS_OWN).isdisjoint(degraded)
 
 
 def _of_another_shape(logged: npt.NDArray[np.float32], bundle: ModelBundle) -> dict[str, list[Any]]:

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from fraud_pipeline.adapters.decision_check import may_differ
 from fraud_pipeline.adapters.kafka import topic_admin
 from fraud_pipeline.adapters.kafka.connection import producer_config
 from fraud_pipeline.adapters.kafka.messages import Place, header_text, read_decision, transaction_message
@@ -144,3 +145,14 @@ def test_the_command_judges_what_scorers_wrote_to_a_broker(kafka: KafkaServer, t
         harmed = check_written(settings, ledger, mutate="drop_event")
         assert not harmed.equal
         assert harmed.differing_customer_values > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "shared", "own"),
+    [((), False, False), (("ledger",), False, False), (("shared_state_lag",), True, False), (("log",), True, False),
+     (("ledger", "state_view"), True, True)],
+)  # fmt: skip
+def test_what_a_decision_says_it_lacked_may_differ_and_nothing_else(
+    said: tuple[str, ...], shared: bool, own: bool
+) -> None:
+    assert (may_differ(said, is_shared=True), may_differ(said, is_shared=False)) == (shared, own)

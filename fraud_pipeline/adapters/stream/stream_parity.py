@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fraud_pipeline.adapters.decision_check import SHARED_INPUTS
+from fraud_pipeline.adapters.decision_check import SHARED_INPUTS, may_differ
 from fraud_pipeline.adapters.stream.event_log import LogRecord, writer_of
 from fraud_pipeline.adapters.stream.intake import Item, read_records
 from fraud_pipeline.adapters.stream.writer_states import entered
@@ -43,7 +43,7 @@ class Written:
 @dataclass
 class StreamParity:
     """What was compared. `payments` are those that count (no repeats, conflicts, bad messages); each has one decision, or it is
-    `lost` or `doubled`; `stray` are decisions on nothing. Shared values count where a decision does not say that it lacked any.
+    `lost` or `doubled`; `stray` are decisions on nothing. Values count where a decision does not say that it lacked them.
     """
 
     payments: int = 0
@@ -172,10 +172,11 @@ def compare_rows(
         served = np.stack([decision.vector for decision in chosen]).astype(np.float32)
         differing = batch.view(np.uint32) != served.view(np.uint32)
         shared = np.array([name in SHARED_INPUTS for name in bundle.input_names])
-        lagging = np.array([bool(decision.degraded) for decision in chosen])
-        differing &= ~(lagging[:, None] & shared[None, :])
+        for is_shared in (True, False):
+            excused = np.array([may_differ(decision.degraded, is_shared=is_shared) for decision in chosen])
+            differing &= ~(excused[:, None] & (shared == is_shared)[None, :])
         report.versions = dict(Counter(report.versions) + Counter({version: len(places)}))
-        report.degraded_decisions += int(lagging.sum())
+        report.degraded_decisions += sum(bool(decision.degraded) for decision in chosen)
         report.compared_values += differing.size
         report.differing_shared_values += int(differing[:, shared].sum())
         report.differing_customer_values += int(differing[:, ~shared].sum())
