@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -164,6 +165,7 @@ def test_a_full_disk_costs_a_checkpoint_and_no_decision(
         clock = Clock()
         keeper = CheckpointKeeper(one.states, one.shared, one.metrics, clock=clock)
         worked(one, 0, 20)
+        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
         (tmp_path / "kept").write_text("in the way")
         clock.at = EVERY_S
         with caplog.at_level(logging.WARNING):
