@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import orjson
@@ -46,6 +47,9 @@ REQUEST_TIMEOUT_S: Final = 10.0
 """For a question to the broker: a leader election takes seconds."""
 COMMIT_TIMEOUT_S: Final = 60.0
 """For the end of a transaction, asked again and again: a broker that restarts is back within it."""
+STUCK_S: Final = 1.5 * REQUEST_TIMEOUT_S
+"""A request that has not come back long after its limit never will: librdkafka forgets the limit of a transaction's offsets, and
+where their coordinator was thrown away while the broker was gone, the request too (its issues 5456 and 5511, open in 2.16)."""
 STABLE_TIMEOUT_S: Final = 2 * TRANSACTION_TIMEOUT_MS / 1_000
 """For a predecessor's transaction to end: the broker aborts it after its timeout."""
 ANY_PARTITION: Final = -1
@@ -90,19 +94,26 @@ class KafkaLog:
     before. Nothing connects before `partition_count` or `start`.
     """
 
-    def __init__(self, settings: KafkaSettings, *, topic: str, shared_topic: str, group: str, instance: str) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        topic: str,
+        shared_topic: str,
+        group: str,
+        instance: str,
+        stuck_s: float = STUCK_S,
+    ) -> None:
         self.topic = topic
         self._settings = settings
         self._shared_topic = shared_topic
         self._consumer = Consumer({**consumer_config(settings, group=group), **_CONSUMER, **_GROUP}, logger=_log)
         self._shared = Consumer({**consumer_config(settings, group=f"{group}.shared"), **_CONSUMER}, logger=_log)
-        self._producers = [
-            Producer(
-                {**producer_config(settings), **_PRODUCER, "transactional.id": f"{group}.{instance}.{turn}"},
-                logger=_log,
-            )
-            for turn in range(IN_TURN)
-        ]
+        self._transactional_id = f"{group}.{instance}"
+        self._stuck_s = stuck_s
+        self._turns = list(range(IN_TURN))
+        self._producers = [self._made_producer(turn) for turn in self._turns]
+        self._given_up: list[Producer] = []
         self._group = group
         # Without a member's id and generation: a broker takes a transaction's offsets from such a one unquestioned, whoever
         # owns the partition, and a member that was expelled is one until it has joined again.
@@ -116,6 +127,10 @@ class KafkaLog:
         self._heard: dict[int, int] = {}
         self._started = False
         self._writing = threading.Lock()
+
+    def _made_producer(self, turn: int) -> Producer:
+        own = {"transactional.id": f"{self._transactional_id}.{turn}"}
+        return Producer({**producer_config(self._settings), **_PRODUCER, **own}, logger=_log)
 
     # Joining and assignment
 
@@ -328,9 +343,7 @@ class KafkaLog:
             asked = self._admin = self._admin or admin(self._settings)
             try:
                 ends = [
-                    asked.list_offsets({place: newest}, isolation_level=level)[place]
-                    .result(REQUEST_TIMEOUT_S)
-                    .offset
+                    asked.list_offsets({place: newest}, isolation_level=level)[place].result(REQUEST_TIMEOUT_S).offset
                     for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
                 ]
             except KafkaException as err:
@@ -360,15 +373,43 @@ class KafkaLog:
     def _commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object) -> None:
         producer = self._producers[0]
         self._producers.append(self._producers.pop(0))
+        self._turns.append(self._turns.pop(0))
         try:
             producer.begin_transaction()
             for output in outputs:
                 _produce(producer, output)
             offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
-            self._insist(lambda: producer.send_offsets_to_transaction(offsets, membership, REQUEST_TIMEOUT_S))
+            self._insist(lambda: self._send_offsets(producer, offsets, membership))
             self._insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
             self._abort(producer, err.args[0])
+
+    def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], membership: object) -> None:
+        answer: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                producer.send_offsets_to_transaction(offsets, membership, REQUEST_TIMEOUT_S)
+                answer.set_result(None)
+            except BaseException as err:  # noqa: BLE001 raised again where it is waited for
+                answer.set_exception(err)
+
+        threading.Thread(target=send, name="offsets", daemon=True).start()
+        try:
+            answer.result(self._stuck_s)
+        except TimeoutError:
+            self._replace(producer)
+            raise TransactionAborted("The transaction's offsets were not answered; a new producer goes on.") from None
+
+    def _replace(self, producer: Producer) -> None:
+        """Another producer under the same id: nothing of the old one's transaction can be committed any more."""
+        place = self._producers.index(producer)
+        self._given_up.append(producer)  # a call of it never returns
+        made = self._producers[place] = self._made_producer(self._turns[place])
+        try:
+            self._insist(lambda: made.init_transactions(REQUEST_TIMEOUT_S))
+        except KafkaException as err:
+            raise dependency_error(self._settings, err, "begin transactions anew") from err
 
     def _insist(self, ask: Any) -> None:
         """Ask again while the broker may yet answer."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fraud_pipeline.adapters.kafka.envelope import HEADERS, Message
+from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
 from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
 from fraud_pipeline.adapters.stream.event_log import EventLog, Output, TransactionAborted
 from fraud_pipeline_tests.event_logs import KafkaRig
@@ -94,6 +97,38 @@ def test_partitions_change_hands_while_batches_are_written(rig: KafkaRig, member
         _succeeded(writing)
     assert written > 0
     assert sorted([*first.assigned(), *second.assigned()]) == [0, 1, 2]
+
+
+class Stuck:
+    """A producer whose transactions' offsets are never answered, as librdkafka's after some losses of a coordinator."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def send_offsets_to_transaction(self, *_: Any) -> None:
+        threading.Event().wait()
+
+
+def test_a_producer_that_never_answers_is_replaced(rig: KafkaRig) -> None:
+    log = KafkaLog(
+        rig.settings, topic=rig.topics.transactions, shared_topic=rig.topics.shared_state, group=f"{rig.topics.prefix}g",
+        instance="one", stuck_s=0.2,
+    )  # fmt: skip
+    log.start()
+    poll_until(lambda: len(log.assigned()) == rig.partitions, log)
+    log._producers[0] = Stuck(log._producers[0])  # type: ignore[call-overload]
+    decision = Output.of(rig.topics.decisions, 1, Message(b"key", b"{}", HEADERS["decision"]))
+    with pytest.raises(TransactionAborted, match="not answered"):
+        log.commit([decision], {1: 5})
+    assert log.position(1) is None
+    for place in (5, 6, 7):
+        log.commit([decision], {1: place})
+    assert log.position(1) == 7
+    assert len(rig.content(rig.topics.decisions)[1]) == 3
+    log.close()
 
 
 def _succeeded(writing: Future[None]) -> bool:
