@@ -61,6 +61,7 @@ class _Merged:
 
     writer: str
     before: int
+    through: int
     clock_before: list[tuple[int, int]]
     counts: Ints
     marks: Ints
@@ -80,7 +81,7 @@ class MergedState:
         """Where each writer's clock closed minutes, (offset, minute): a replay of its log closes them there again."""
         self._settled = dict(self.closed)
         self._origin = 0
-        self._pending: list[_Merged] = []
+        self._batches: list[list[_Merged]] = [[]]
 
     @property
     def readable(self) -> int:
@@ -96,7 +97,7 @@ class MergedState:
         return slowest + CLOSE_STEP
 
     def merge(self, closing: Closing, *, commit: bool = True) -> bool:
-        """Take a closing in; False for one that is in already. Without `commit` it can be taken back.
+        """Take a closing in; False for one that is in already. Without `commit` it belongs to the batch and can be taken back.
 
         StateError for a writer that is not one of ours.
         """
@@ -115,26 +116,37 @@ class MergedState:
         self._to_the_end(merge_marks, marks, closing.marks.kinds, watermark, added)
         self.closed[closing.writer] = closing.through
         self._origin = self._origin or closing.through
-        self._pending.append(_Merged(closing.writer, before, self._note_clock(closing), counts, marks, added))
+        merged = _Merged(closing.writer, before, closing.through, self._note_clock(closing), counts, marks, added)
         if commit:
-            self.commit()
+            self._settle([merged])
+        else:
+            self._batches[-1].append(merged)
         return True
 
+    def begin(self) -> None:
+        """What comes now is a batch of its own, while it is not known whether the one before it stays."""
+        self._batches.append([])
+
     def commit(self) -> None:
-        """What was merged stays."""
-        self._pending.clear()
-        self._settled = dict(self.closed)
-        clock, newest = self.state.arrays.clock, max(self.closed.values(), default=NEVER)
-        clock[WATERMARK] = max(int(clock[WATERMARK]), (newest + 1) * MINUTE_US if newest > 0 else NEVER)
+        """What the oldest batch merged stays."""
+        self._settle(self._batches.pop(0))
+        if not self._batches:
+            self._batches.append([])
 
     def roll_back(self) -> None:
-        """Take back what was merged since the last commit."""
-        for merged in reversed(self._pending):
+        """Take back what batches merged since the last commit."""
+        for merged in reversed([each for batch in self._batches for each in batch]):
             take_back_marks(self.state.arrays, merged.marks, merged.added)
             take_back_counts(self.state.arrays, merged.counts)
             self.closed[merged.writer] = merged.before
             self.clock_closings[merged.writer] = merged.clock_before
-        self._pending.clear()
+        self._batches = [[]]
+
+    def _settle(self, stay: Sequence[_Merged]) -> None:
+        clock = self.state.arrays.clock
+        for merged in stay:
+            self._settled[merged.writer] = merged.through
+            clock[WATERMARK] = max(int(clock[WATERMARK]), (merged.through + 1) * MINUTE_US)
 
     def events_of(self, transactions: Sequence[Transaction]) -> npt.NDArray[Any]:
         """Rows of EVENT as `read` wants them."""
@@ -166,7 +178,7 @@ class MergedState:
 
     def snapshot(self, offsets: dict[int, int]) -> bytes:
         """All that is committed, with the place in each partition of the log of closings that it stands at."""
-        if self._pending:
+        if len(self._batches) > 1 or self._batches[0]:
             raise StateError("A state with uncommitted minutes was to be kept; commit or roll back first.")
         header = json.dumps(
             {

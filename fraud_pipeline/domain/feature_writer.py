@@ -1,7 +1,7 @@
 """The state of one writer: its customers' own history, the minutes it has not closed, and the ids it has decided.
 
 A deterministic function of a prefix of the writer's log (its events, its label changes, and where the clock closed
-minutes). Everything taken in since the last `commit` can be rolled back. Belongs to one thread at a time.
+minutes). Everything taken in since the last `commit` can be rolled back, also more than one batch. Belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Undo:
 
 @dataclass
 class _Mark:
-    """How it was at the last commit."""
+    """How it was where a batch began, and what undoes the batch."""
 
     clock: Ints
     open_events: list[npt.NDArray[Any]]
@@ -112,7 +112,7 @@ class WriterState:
         self.closed = closed_at_watermark(self.own.watermark_us)
         self._open_events: list[npt.NDArray[Any]] = []
         self._open_labels: list[npt.NDArray[Any]] = []
-        self._mark = self._marked()
+        self._batches = [self._marked()]
 
     @property
     def watermark_us(self) -> int:
@@ -126,7 +126,7 @@ class WriterState:
     def enter(self, ids: Ints, contents: Ints, times: Ints) -> npt.NDArray[np.int8]:
         """Which of these ids (hashes) are NEW, a REPEAT or a CONFLICT, in their order; the new ones are remembered."""
         entered = self.seen.enter(ids, contents, times, self.own.watermark_us)
-        self._mark.entered.append(entered)
+        self._batches[-1].entered.append(entered)
         return entered.verdicts
 
     def rows_of(self, transactions: Sequence[Transaction]) -> npt.NDArray[Any]:
@@ -160,7 +160,7 @@ class WriterState:
         Without `undoable` it cannot be rolled back: for a log that is replayed.
         """
         if undoable:
-            self._mark.undo.append(self._saved(events))
+            self._batches[-1].undo.append(self._saved(events))
         labels = np.zeros(0, LABEL) if labels is None else labels
         positions = np.zeros(0, np.int64) if positions is None else positions
         values = np.full((len(events) if read else 0, len(FEATURES)), np.nan, np.float32)
@@ -201,13 +201,30 @@ class WriterState:
         clock = self.own.arrays.clock
         clock[CLOSED_THROUGH] = max(int(clock[CLOSED_THROUGH]), through)
 
+    def begin(self) -> None:
+        """What comes now is a batch of its own, while it is not known whether the one before it stays."""
+        self._batches.append(self._marked())
+
     def commit(self) -> None:
-        """What was taken in stays."""
-        self._mark = self._marked()
+        """The oldest batch stays: all that was taken in, where there is only one."""
+        self._batches.pop(0)
+        if not self._batches:
+            self._batches.append(self._marked())
 
     def roll_back(self) -> None:
-        """As it was at the last commit."""
-        mark, arrays = self._mark, self.own.arrays
+        """As it was at the last commit: all batches since then go."""
+        for mark in reversed(self._batches):
+            self._undo(mark)
+        mark, clock = self._batches[0], self.own.arrays.clock
+        kept = clock[[PAIRS_USED, STAMP]]
+        clock[:] = mark.clock
+        clock[[PAIRS_USED, STAMP]] = kept
+        self._open_events, self._open_labels = mark.open_events, mark.open_labels
+        self.closed, self.offset = mark.closed, mark.offset
+        self._batches = [self._marked()]
+
+    def _undo(self, mark: _Mark) -> None:
+        arrays = self.own.arrays
         for undo in reversed(mark.undo):
             need = int(arrays.allocator[0]) + 4 * len(undo.words) + 32 * len(undo.customers)
             self.own.arrays = arrays = grown(arrays, words=need)
@@ -215,12 +232,6 @@ class WriterState:
             put_back_customers(arrays, undo.customers, undo.records, undo.lengths, undo.words)
         for entered in reversed(mark.entered):
             self.seen.take_back(entered)
-        kept = arrays.clock[[PAIRS_USED, STAMP]]
-        arrays.clock[:] = mark.clock
-        arrays.clock[[PAIRS_USED, STAMP]] = kept
-        self._open_events, self._open_labels = mark.open_events, mark.open_labels
-        self.closed, self.offset = mark.closed, mark.offset
-        self._mark = self._marked()
 
     def _marked(self) -> _Mark:
         return _Mark(
@@ -294,7 +305,8 @@ class WriterState:
 
     def snapshot(self) -> bytes:
         """All of it, as of its last commit; StateError with changes that are not committed. Equal states, equal bytes."""
-        if self._mark.undo or self._mark.entered or self.offset != self._mark.offset:
+        mark = self._batches[0]
+        if len(self._batches) > 1 or mark.undo or mark.entered or self.offset != mark.offset:
             raise StateError(f"The state of {self.writer} has uncommitted changes; commit or roll back first.")
         self.slots.refresh()
         events, labels = _joined(self._open_events, OPEN), _joined(self._open_labels, OPEN_LABEL)

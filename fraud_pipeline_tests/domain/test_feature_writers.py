@@ -146,6 +146,29 @@ class Process:
             self.merged.merge(closing)
         self.inbox.clear()
 
+    def _all(self) -> list[MergedState | WriterState]:
+        return [self.merged, *self.writers.values()]
+
+    def begin(self) -> None:
+        for each in self._all():
+            each.begin()
+
+    def commit(self) -> None:
+        for each in self._all():
+            each.commit()
+
+    def roll_back(self) -> None:
+        for each in self._all():
+            each.roll_back()
+
+    def said(self, log: Log) -> list[object]:
+        """All that tells two such processes apart: states, what is closed, and what the log's payments would read."""
+        payments = [transaction_of(entry, 0) for entry in log if isinstance(entry, Payment)]
+        newest = max([entry.time for entry in log if isinstance(entry, Payment)], default=START)
+        shared, _ = self.merged.features(payments, np.full(len(payments), newest, np.int64))
+        facts = [self.merged.closed, self.merged.clock_closings, shared.tobytes()]
+        return [*facts, *(state.snapshot() for state in self.writers.values())]
+
     def restarted(self) -> Process:
         """From snapshots of everything, as after a crash."""
         merged, offsets = MergedState.restore(self.merged.snapshot({0: 7}))
@@ -268,6 +291,39 @@ def test_scorers_that_race_fail_and_restart_compute_what_the_batch_does(
     found, wanted = raced(logs, chances), batch(logs, first_minute(logs))
     for writer in WRITERS:
         np.testing.assert_array_equal(found[writer].view(np.uint32), wanted[writer].view(np.uint32))
+
+
+@settings(random_histories, max_examples=60)
+@given(split_logs(clock=False), st.integers(0, 10), st.integers(0, 10), st.booleans())
+def test_a_second_batch_goes_with_the_first_or_alone(
+    logs: dict[str, Log], first: int, second: int, first_stays: bool
+) -> None:
+    log = logs[WRITERS[0]]
+    process, only_the_first = started(WRITERS, first_minute(logs)), started(WRITERS, first_minute(logs))
+    before = process.said(log)
+    took(process, log[:first], first)
+    process.begin()
+    took(process, log[first : first + second], first + second)
+    if first_stays:
+        process.commit()
+        took(only_the_first, log[:first], first)
+        only_the_first.commit()
+        before = only_the_first.said(log)
+    process.roll_back()
+    assert process.said(log) == before
+
+
+def took(process: Process, log: Log, offset: int) -> None:
+    """One batch of the first writer, with its closing."""
+    state = process.writers[WRITERS[0]]
+    batch_of = columns(log, state)
+    hashes = np.arange(len(batch_of.events)) + 1_000 * offset
+    state.enter(hashes, hashes, batch_of.events["time"].astype(np.int64))
+    state.take(batch_of.events, batch_of.labels, batch_of.positions)
+    state.offset = offset
+    closing = state.close(state.closable)
+    if closing is not None:
+        process.merged.merge(closing, commit=False)
 
 
 def test_a_history_is_divided_among_the_writers_that_continue_it() -> None:

@@ -80,10 +80,11 @@ class WithoutReplay(KafkaLog):
 class WithoutOverlay(ScorerLoop):
     """A batch that is taken back leaves what it did to the states."""
 
-    def _roll_back(self, items: Any) -> None:
+    def _roll_back(self, batches: Any) -> None:
         for partition, owned in self._owned.items():
             owned.state.commit()
-            owned.waiting.give_back(items.get(partition, []))
+            for batch in reversed(batches):
+                owned.waiting.give_back(batch.items.get(partition, []))
         assert self.merged is not None
         self.merged.commit()
 

@@ -28,6 +28,9 @@ from fraud_pipeline.domain.minute_closing import ClosingParts
 MAX_BATCH: Final = 2_000
 """Records of one transaction when there is a backlog: its fixed cost (about 5 ms) is then a few µs of each, and what a rollback
 repeats is a tenth of a second."""
+MAX_AHEAD: Final = 8
+"""Batches in a row that are decided before the one before them is known to stay. Then one waits: only states with nothing open
+can be kept as checkpoints and written to the state view."""
 WAITING_LIMIT: Final = 4 * MAX_BATCH
 """Records of a partition that are held in memory while it waits for others; beyond it the log holds them."""
 IDLE_POLL_S: Final = 0.05
@@ -101,6 +104,8 @@ class ScorerLoop:
         self._owned: dict[int, _Owned] = {}
         self._executor = executor
         self._writing: _Writing | None = None
+        self._ahead = 0
+        self._changed: dict[int, set[str]] = {}
 
     @property
     def owned(self) -> dict[int, WriterState]:
@@ -119,8 +124,8 @@ class ScorerLoop:
     def step(self) -> int:
         """One round; returns how many records were committed since the last one.
 
-        With an executor, a batch is being written while the next one is read; nothing is decided before it is known that the
-        states hold.
+        With an executor, a batch is being written while the next one is read, and where there is a backlog, decided: if the
+        first is taken back, so is the second.
         """
         started = time.perf_counter()
         waiting = any(each.waiting.items for each in self._owned.values())
@@ -134,16 +139,14 @@ class ScorerLoop:
         records = self._events.poll(self._max_batch, IDLE_POLL_S if quiet else BUSY_POLL_S)
         self._metrics.stages["poll"].observe(time.perf_counter() - started)
         items = self._read(records)
-        done = self._settle()
-        self._follow_assignment()
+        ahead = self._may_go_ahead(len(items))
+        done = 0
+        if not ahead:
+            done = self._settle()
+            self._follow_assignment()
         self._hear()
         self._queue(items)
-        admitted = self._admit()
-        closings = self._closings(admitted)
-        if admitted.items or closings:
-            self._transact(admitted, closings)
-        else:
-            self._tick()
+        done += self._work(ahead)
         return done if self._executor is not None else self._settle()
 
     def finish(self) -> int:
@@ -185,6 +188,7 @@ class ScorerLoop:
 
     def _drop(self, partition: int) -> None:
         owned = self._owned.pop(partition)
+        self._changed.pop(partition, None)
         for each in self._aftermath:
             each.dropped(partition)
         self._metrics.lag.pop(partition, None)
@@ -268,10 +272,36 @@ class ScorerLoop:
         now = closed_at_watermark(microseconds(self._now()))
         return min(now if now - newest < LIVE_WITHIN else newest, self.merged.closable)
 
-    def _transact(self, admitted: Admitted, closings: Mapping[int, int]) -> None:
-        """Decide, and have it written."""
+    def _may_go_ahead(self, coming: int) -> bool:
+        """Whether the next batch may be decided before it is known that the last one stays."""
+        if self._writing is None or self._executor is None or self._ahead >= MAX_AHEAD:
+            return False
+        if {partition: owned.generation for partition, owned in self._owned.items()} != dict(self._events.assigned()):
+            return False
+        return coming + sum(len(owned.waiting.items) for owned in self._owned.values()) >= self._max_batch
+
+    def _work(self, ahead: bool) -> int:
+        """Decide what may be decided, and have it written; returns how many records of the batch before were committed."""
         assert self.merged is not None
+        admitted = self._admit()
+        closings = self._closings(admitted)
+        if not admitted.items and not closings:
+            done = self._settle()
+            self._tick()
+            return done
+        if ahead:
+            self.merged.begin()
+            for state in self.owned.values():
+                state.begin()
         outcome = self._decider.work(admitted.items, self.owned, self.merged, closings)
+        done = 0
+        if ahead:
+            aborted = self._metrics.aborted
+            done = self._settle(ahead=admitted)
+            if self._metrics.aborted > aborted:
+                return done
+        self._ahead = self._ahead + 1 if ahead else 0
+        self._metrics.decided_ahead += ahead
         self._writing = _Writing(admitted, outcome, time.perf_counter())
         if self._executor is not None:
             self._writing.future = self._executor.submit(
@@ -281,9 +311,13 @@ class ScorerLoop:
                 outcome.positions,
                 self._events.membership(),
             )
+        return done
 
-    def _settle(self) -> int:
-        """Know what became of the batch that was being written; returns how many records it committed."""
+    def _settle(self, *, ahead: Admitted | None = None) -> int:
+        """Know what became of the batch that was being written; returns how many records it committed.
+
+        `ahead` is decided already, on the states that the batch left: it goes with it where that is taken back.
+        """
         writing, self._writing = self._writing, None
         if writing is None:
             return 0
@@ -296,7 +330,7 @@ class ScorerLoop:
         except TransactionAborted as err:
             log.warning("a batch was taken back: %s", err.message)
             self._metrics.aborted += 1
-            self._roll_back(writing.admitted.items)
+            self._roll_back([writing.admitted] if ahead is None else [writing.admitted, ahead])
             return 0
         self._metrics.stages["commit"].observe(time.perf_counter() - writing.started)
         states = self.owned
@@ -304,16 +338,22 @@ class ScorerLoop:
             state.commit()
         self.merged.commit()
         self._count(writing.admitted, writing.outcome)
-        for each in self._aftermath:
-            each.committed(states, writing.outcome.changed)
+        for partition, customers in writing.outcome.changed.items():
+            self._changed.setdefault(partition, set()).update(customers)
+        if ahead is None:  # else the states hold what is not committed
+            changed, self._changed = self._changed, {}
+            for each in self._aftermath:
+                each.committed(states, changed)
         return sum(map(len, writing.admitted.items.values()))
 
-    def _roll_back(self, items: Mapping[int, list[Item]]) -> None:
+    def _roll_back(self, batches: Sequence[Admitted]) -> None:
         assert self.merged is not None
         for partition, owned in self._owned.items():
             owned.state.roll_back()
-            owned.waiting.give_back(items.get(partition, []))
+            for batch in reversed(batches):
+                owned.waiting.give_back(batch.items.get(partition, []))
         self.merged.roll_back()
+        self._ahead = 0
 
     def _count(self, admitted: Admitted, outcome: BatchOutcome) -> None:
         metrics = self._metrics

@@ -25,6 +25,7 @@ _COUNTERS: Final = (
     ("shadow_decisions", "shadow_decisions", "Decisions of the model that did not decide."),
     ("rebalances", "rebalances", "Times that partitions came to this scorer."),
     ("aborted_batches", "aborted", "Batches that were taken back and done again."),
+    ("batches_decided_ahead", "decided_ahead", "Batches decided before the one before them was known to stay."),
     ("replayed_events", "replayed_events", "Records that were replayed into states."),
     ("checkpoints", "checkpoints", "Checkpoints kept."),
     ("minute_closings", "closings", "Closings of minutes that were published."),

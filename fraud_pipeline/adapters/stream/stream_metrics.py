@@ -30,6 +30,7 @@ class StreamMetrics:
         self.shadow_decisions = 0
         self.rebalances = 0
         self.aborted = 0
+        self.decided_ahead = 0
         self.replayed_events = 0
         self.checkpoints = 0
         self.closings = 0

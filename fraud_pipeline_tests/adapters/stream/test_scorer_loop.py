@@ -90,13 +90,18 @@ def test_whatever_fails_each_payment_is_decided_once_and_as_batch_would(seed: in
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_batches_written_in_another_thread_are_the_same(rig: EmbeddedRig, tmp_path: Path) -> None:
-    chance = random.Random(5)
+@pytest.mark.parametrize("seed", range(5))
+def test_batches_written_while_the_next_are_decided_are_the_same(rig: EmbeddedRig, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
     ids = some_stream(rig, chance, 300)
-    with ThreadPoolExecutor(1) as executor, scorer(rig, tmp_path / "kept", fails=lambda: chance.random() < 0.3) as one:
+    fails, batch = lambda: chance.random() < 0.3, chance.choice([3, 20])
+    with ThreadPoolExecutor(1) as executor, scorer(rig, tmp_path / "kept", fails=fails, max_batch=batch) as one:
         one.loop._executor = executor
         one.work()
         one.loop.finish()
+        assert one.metrics.decided_ahead > 0
+        assert one.metrics.aborted > 0
+        one.keep()
     assert parity(rig).equal
     assert set(decided(rig)) == ids
 
