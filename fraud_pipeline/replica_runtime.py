@@ -19,8 +19,8 @@ from fraud_pipeline.adapters.live_decisions import DecisionMaker
 from fraud_pipeline.adapters.live_state import LiveStateStore
 from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
 from fraud_pipeline.adapters.replica import Replica
+from fraud_pipeline.adapters.replica_deciding import LOG_AWAY
 from fraud_pipeline.adapters.replica_features import SHARED_LAG, STATE_VIEW
-from fraud_pipeline.adapters.replica_scorer import LOG_AWAY
 from fraud_pipeline.adapters.shadow import ShadowScorer
 from fraud_pipeline.adapters.state_view import StateView, view_prefix
 from fraud_pipeline.adapters.state_view_reader import StateViewReader

@@ -127,6 +127,19 @@ class DecisionMaker:
         started = time.perf_counter()
         rows = read_update_many(state, transactions)
         read_at = time.perf_counter()
+        batch = self.given(rows, transactions, degraded=degraded, started=started, read_at=read_at)
+        return self._made(transactions, batch, batch.answers, received_at)
+
+    def given(
+        self,
+        rows: Computed,
+        transactions: list[Transaction],
+        *,
+        degraded: tuple[str, ...],
+        started: float,
+        read_at: float,
+    ) -> DecisionBatch:
+        """Decide payments whose features [n, F] were read between the two moments."""
         batch = self._decide_rows(rows, transactions, degraded)
         self._observe(len(batch), started, read_at)
         metrics = self._metrics
@@ -135,7 +148,7 @@ class DecisionMaker:
         metrics.scores.observe_all(batch.probabilities)
         if self._shadow is not None:
             self._shadow(transactions, rows, batch.model_versions)
-        return self._made(transactions, batch, batch.answers, received_at)
+        return batch
 
     def aside(self, transaction: Transaction, computed: Computed) -> Decision:
         """Decide a payment that stands in the log already, from its features."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fraud_pipeline.adapters.own_events import OwnEvents
 from fraud_pipeline.adapters.state_view_reader import Seen
 from fraud_pipeline.domain.customer_record import load_customers
+from fraud_pipeline.domain.feature_batch import read_update_many
 from fraud_pipeline.domain.feature_layout import NEVER
 from fraud_pipeline.domain.feature_spec import CLOSE_AFTER_US, FEATURES, LATE_READ_US, MINUTE_US
 from fraud_pipeline.domain.feature_state import FeatureState, microseconds
@@ -22,8 +23,8 @@ from fraud_pipeline.domain.transaction import Transaction
 from fraud_pipeline.errors import StateError
 
 SCRATCH_CUSTOMERS: Final = 200
-"""Loaded into one state before another is made: to make one takes as long as to load three, and to look through ever more ids
-would take longer."""
+"""In one state before another is made: to make one takes as long as to load three, and to look through ever more ids would take
+longer."""
 STATE_VIEW: Final = "state_view"
 SHARED_LAG: Final = "shared_state_lag"
 SHARED: Final = np.array(
@@ -32,6 +33,7 @@ SHARED: Final = np.array(
 """Which features are of shared entities."""
 
 Computed = npt.NDArray[np.float32]
+Times = npt.NDArray[np.int64]
 
 
 class SharedFeatures(Protocol):
@@ -63,30 +65,59 @@ class ReplicaFeatures:
 
     def read(self, transaction: Transaction, seen: Seen | None) -> tuple[Computed, tuple[str, ...]]:
         """The features [F] of one payment, and what they lack. `seen` None: the view is away."""
-        record = None if seen is None else seen.record
-        state = self._scratch_for(transaction.customer_id, record)
-        degraded: set[str] = set()
-        if seen is None or seen.reach is None:
-            degraded.add(STATE_VIEW)
-        if record is not None:
+        rows, lacking = self.read_many([transaction], [seen])
+        return rows[0], lacking[0]
+
+    def read_many(
+        self, transactions: Sequence[Transaction], seen: Sequence[Seen | None]
+    ) -> tuple[Computed, list[tuple[str, ...]]]:
+        """The features [n, F] of payments, each as if those before it were own ones already, and what each lacks.
+
+        What the view said of a customer's first one counts for its others.
+        """
+        first: dict[str, tuple[Transaction, Seen | None]] = {}
+        for transaction, said in zip(transactions, seen, strict=True):
+            first.setdefault(transaction.customer_id, (transaction, said))
+        state, damaged = self._loaded(first)
+        for customer_id, (transaction, said) in first.items():
+            through = {} if customer_id in damaged else self._through(transaction, said)
+            for event in self._own.missing(customer_id, through, state):
+                state.update(event)
+        degraded: list[set[str]] = [set() for _ in transactions]
+        for transaction, lacks in zip(transactions, degraded, strict=True):
+            said = first[transaction.customer_id][1]
+            if said is None or said.reach is None or transaction.customer_id in damaged:
+                lacks.add(STATE_VIEW)
+        times = self._times(transactions, state)
+        rows = read_update_many(state, transactions)
+        rows[:, SHARED] = self._shared_rows(transactions, times, degraded)
+        return rows, [tuple(sorted(lacks)) for lacks in degraded]
+
+    def _loaded(self, first: Mapping[str, tuple[Transaction, Seen | None]]) -> tuple[FeatureState, set[str]]:
+        """A state with these customers' records (a load replaces what it has of a customer), and whose were damaged."""
+        records = {
+            name: said.record for name, (_, said) in first.items() if said is not None and said.record is not None
+        }
+        known = self._scratch.customers
+        crowded = len(known) + len(first) > SCRATCH_CUSTOMERS
+        if crowded or any(name in known and name not in records for name in first):
+            self._scratch = FeatureState.empty(self._time_zone)
+        try:
+            load_customers(self._scratch, list(records.items()))
+        except StateError:
+            return self._loaded_singly(records)
+        return self._scratch, set()
+
+    def _loaded_singly(self, records: Mapping[str, bytes]) -> tuple[FeatureState, set[str]]:
+        damaged = set()
+        self._scratch = FeatureState.empty(self._time_zone)
+        for name, record in records.items():
             try:
-                load_customers(state, [(transaction.customer_id, record)])
+                load_customers(self._scratch, [(name, record)])
             except StateError:
                 self.damaged += 1
-                degraded.add(STATE_VIEW)
-                state = self._scratch_for(transaction.customer_id, None)
-        for event in self._own.missing(transaction.customer_id, self._through(transaction, seen), state):
-            state.update(event)
-        row = state.read(transaction)
-        row[SHARED] = self._shared_row(transaction, state, degraded)
-        return row, tuple(sorted(degraded))
-
-    def _scratch_for(self, customer_id: str, record: bytes | None) -> FeatureState:
-        """A state to load the record into (a load replaces what it has of the customer), or one that knows no such customer."""
-        held = len(self._scratch.customers)
-        if held >= SCRATCH_CUSTOMERS or (record is None and customer_id in self._scratch.customers):
-            self._scratch = FeatureState.empty(self._time_zone)
-        return self._scratch
+                damaged.add(name)
+        return self._scratch, damaged
 
     def _through(self, transaction: Transaction, seen: Seen | None) -> dict[str, int]:
         if seen is None:
@@ -97,16 +128,26 @@ class ReplicaFeatures:
             through[seen.record_writer] = max(through.get(seen.record_writer, -1), seen.offset)
         return through
 
-    def _shared_row(self, transaction: Transaction, state: FeatureState, degraded: set[str]) -> Computed:
-        """The shared features as of the customer's own time, or 10 minutes before what its writer has closed for sure."""
-        moment = microseconds(transaction.event_time)
-        slot = state.customers.get(transaction.customer_id)
-        own = moment if slot is None else max(moment, int(state.arrays.customers["last_time"][slot]))
-        closed = self._shared.closed.get(self._writer_of(transaction.customer_id), NEVER)
-        earliest = (closed + 1) * MINUTE_US + CLOSE_AFTER_US - LATE_READ_US if closed > 0 else NEVER
-        rows, exact = self._shared.features([transaction], np.array([max(own, earliest)], np.int64))
-        if (
-            not exact[0] or own < earliest + MINUTE_US
-        ):  # how late such a payment reads, only its writer knows to the minute
-            degraded.add(SHARED_LAG)
-        return rows[0][SHARED]
+    def _times(self, transactions: Sequence[Transaction], state: FeatureState) -> Times:
+        """The customers' own times (µs) at which each payment is read: its own, or that of a later one before it."""
+        newest: dict[str, int] = {}
+        times = np.empty(len(transactions), np.int64)
+        for place, transaction in enumerate(transactions):
+            customer_id = transaction.customer_id
+            last = newest.get(customer_id)
+            if last is None:
+                slot = state.customers.get(customer_id)
+                last = NEVER if slot is None else int(state.arrays.customers["last_time"][slot])
+            times[place] = newest[customer_id] = max(microseconds(transaction.event_time), last)
+        return times
+
+    def _shared_rows(self, transactions: Sequence[Transaction], times: Times, degraded: Sequence[set[str]]) -> Computed:
+        """The shared features as of the customers' own times, or 10 minutes before what their writer has closed for sure."""
+        closed = self._shared.closed
+        ends = np.array([closed.get(self._writer_of(each.customer_id), NEVER) for each in transactions], np.int64)
+        earliest = np.where(ends > 0, (ends + 1) * MINUTE_US + CLOSE_AFTER_US - LATE_READ_US, NEVER)
+        rows, exact = self._shared.features(transactions, np.maximum(times, earliest))
+        # How late such a payment reads, only its writer knows to the minute.
+        for place in np.flatnonzero(~exact | (times < earliest + MINUTE_US)).tolist():
+            degraded[place].add(SHARED_LAG)
+        return rows[:, SHARED]

@@ -18,26 +18,25 @@ from typing import Any, Final, Protocol, cast
 
 from fraud_pipeline.adapters.answered_here import AnsweredHere, Deciding
 from fraud_pipeline.adapters.claims import Claim
-from fraud_pipeline.adapters.kafka.messages import decision_value, read_decision, read_log_message, transaction_message
+from fraud_pipeline.adapters.kafka.messages import read_decision, read_log_message
 from fraud_pipeline.adapters.known_payments import Known
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, RecordedLabels
 from fraud_pipeline.adapters.ledger_transactions import differing_fields
-from fraud_pipeline.adapters.live_decisions import LEDGER_AWAY, Computed, DecisionMaker
+from fraud_pipeline.adapters.live_decisions import Computed, DecisionMaker
 from fraud_pipeline.adapters.live_metrics import LiveMetrics
 from fraud_pipeline.adapters.live_state import LiveState
 from fraud_pipeline.adapters.log_gate import LogGate
 from fraud_pipeline.adapters.own_events import OwnEvents
 from fraud_pipeline.adapters.replica_commit import Decided, ReplicaCommit
-from fraud_pipeline.adapters.replica_features import STATE_VIEW, ReplicaFeatures
+from fraud_pipeline.adapters.replica_deciding import Relaying, ReplicaDeciding
+from fraud_pipeline.adapters.replica_features import ReplicaFeatures
 from fraud_pipeline.adapters.replica_journal import Row
 from fraud_pipeline.adapters.replica_ledger import ReplicaLedger
 from fraud_pipeline.adapters.state_view_reader import Asked, Seen
-from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Label, Transaction
 from fraud_pipeline.errors import Busy, ConflictingTransaction, DependencyError, FraudError
 
-LOG_AWAY: Final = "log"
 MAX_IN_FLIGHT: Final = 20_000
 """Payments that wait for their answer; beyond it callers are told."""
 BATCH_CHUNK: Final = 200
@@ -45,9 +44,6 @@ BATCH_CHUNK: Final = 200
 CLAIM_WAIT_S: Final = 2.0
 """How long a payment waits for the answer that another replica is making; that takes milliseconds."""
 CLAIM_LOOK_S: Final = 0.01
-VIEW_STALE_S: Final = 30.0
-"""A view that lacks what the log confirmed so long ago is not being written."""
-SWEEP_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -61,23 +57,6 @@ class ViewReader(Protocol):
     async def claim_of(self, transaction_id: str) -> Claim | None: ...
     async def reaches(self) -> dict[str, int]: ...
     async def close(self) -> None: ...
-
-
-class Relaying(Protocol):
-    """What this needs of the relay."""
-
-    @property
-    def late(self) -> bool: ...
-
-
-class _Read:
-    """Features that were read already, as the decision maker asks for them."""
-
-    def __init__(self, computed: Computed) -> None:
-        self._computed = computed
-
-    def read(self, _: Transaction) -> Computed:
-        return self._computed
 
 
 class ReplicaScorer:
@@ -112,7 +91,6 @@ class ReplicaScorer:
         self._view = view
         self._features = features
         self._own = own
-        self._relay = relay
         self._writer_of = writer_of
         self._now = now
         self._payments = ReplicaLedger(ledger.database)
@@ -120,8 +98,11 @@ class ReplicaScorer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = AnsweredHere()
         self._token = secrets.token_hex(8).encode()
+        self._maker = ReplicaDeciding(
+            decisions, metrics, features=features, own=own, commits=commits, relay=relay, writer_of=writer_of,
+            arrived=self._arrived,
+        )  # fmt: skip
         self._sweeping: asyncio.Task[None] | None = None
-        self._stale = False
 
     # Life
 
@@ -134,7 +115,7 @@ class ReplicaScorer:
             self._own.add(payment, self._writer_of(payment.customer_id), again=True)
             self._answered.add(payment, read_decision(row.decision)[0].to_json())
         self.commits.start()
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping = asyncio.create_task(self._maker.follow(self._view, self._now))
         self.gate.reopen()
 
     async def close(self) -> LiveState | None:
@@ -283,6 +264,7 @@ class ReplicaScorer:
         payments = [each.transaction for each in fresh]
         claims = [each.held for each in fresh]
         seen, recorded = await asyncio.gather(self._seen(payments, claims), self._recorded(payments))
+        unknown: list[tuple[Deciding, Seen | None]] = []
         for each, view in zip(fresh, seen, strict=True):
             known = None if recorded is None else recorded.get(each.transaction.transaction_id)
             if view is not None and view.claim is not None:
@@ -290,10 +272,9 @@ class ReplicaScorer:
             elif known is not None:
                 self._begin(self._recorded_before(each, known), [each])
             else:
-                try:
-                    self._decide_new(each, view, ledger_away=recorded is None)
-                except Exception as err:  # noqa: BLE001  # one payment's error is no other's
-                    each.fail(err)
+                unknown.append((each, view))
+        if unknown:
+            self._maker.decide(unknown, ledger_away=recorded is None)
 
     async def _seen(self, payments: Sequence[Transaction], claims: Sequence[Claim | None]) -> list[Seen | None]:
         """What the view says of each; None while it is away."""
@@ -338,59 +319,15 @@ class ReplicaScorer:
         self.commits.submit(Decided(deciding.transaction.transaction_id, None, deciding.held, claim, lambda *_: None))
         deciding.succeed(answer)
 
-    def _decide_new(self, deciding: Deciding, view: Seen | None, *, ledger_away: bool) -> None:
-        """Read, decide, remember, and send on its way: without a pause, so that a customer's payments see each other."""
-        transaction = deciding.transaction
-        computed, lacking = self._features.read(transaction, view)
-        degraded = {*lacking, *(self._lacking(ledger_away=ledger_away))}
-        made = self._decisions.one(
-            cast("FeatureState", _Read(computed)), transaction, deciding.received_at,
-            degraded=tuple(sorted(degraded)), take_in=False,
-        )  # fmt: skip
-        answer, started = made.answers[0], time.perf_counter()
-        self._own.add(transaction, self._writer_of(transaction.customer_id))
-        message = transaction_message(transaction)
-        content = decision_value(made.decisions[0], customer_id=transaction.customer_id)
-        row = Row(transaction.transaction_id, message.key, message.value, content)
-        loop = asyncio.get_running_loop()
-
-        def done(error: Exception | None, other: Claim | None) -> None:
-            loop.call_soon_threadsafe(self._arrived, deciding, answer, error, other, started)
-
-        claim = Claim(deciding.held.fingerprint, b"", answer)
-        self.commits.submit(Decided(transaction.transaction_id, row, deciding.held, claim, done))
-
-    def _lacking(self, *, ledger_away: bool) -> tuple[str, ...]:
-        told = {LOG_AWAY: self._relay.late, LEDGER_AWAY: ledger_away, STATE_VIEW: self._stale}
-        return tuple(name for name, is_so in told.items() if is_so)
-
-    def _arrived(
-        self, deciding: Deciding, answer: bytes, error: Exception | None, other: Claim | None, started: float
-    ) -> None:
-        """A payment's fate is known: back in the event loop."""
-        transaction = deciding.transaction
-        self.metrics.stages["commit"].observe(time.perf_counter() - started)
+    def _arrived(self, deciding: Deciding, answer: bytes, error: Exception | None, other: Claim | None) -> None:
+        """A payment's fate is known."""
         if error is None and other is None:
-            self._answered.add(transaction, answer)
+            self._answered.add(deciding.transaction, answer)
             deciding.succeed(answer)
             return
-        self._own.drop(transaction.transaction_id)
+        self._own.drop(deciding.transaction.transaction_id)
         if error is not None:
             deciding.fail(error)
         elif other is not None:
             self.overtaken += 1
             self._begin(self._answered_elsewhere(deciding, other), [deciding])
-
-    async def _sweep(self) -> None:
-        """Forget own payments that the view shows, and notice a view that does not follow the log."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                self._own.passed(await self._view.reaches())
-            except DependencyError:
-                continue
-            except Exception:  # it is tried again, and the service goes on
-                log.exception("the state view could not be looked at")
-                continue
-            oldest = self._own.oldest_known_at()
-            self._stale = oldest is not None and self._now() - oldest > VIEW_STALE_S

@@ -19,8 +19,16 @@ _VERDICTS: Final[dict[str, Verdict]] = {"APPROVE": "APPROVE", "REVIEW": "REVIEW"
 
 def decision_value(d: Decision, *, customer_id: str) -> bytes:
     """A decision with its customer and its input vector: the value in `decisions`, and what a replica attaches."""
-    features = base64.b64encode(d.features)
-    return b'%b,"customer_id":%b,"features":"%b"}' % (d.to_json()[:-1], orjson.dumps(customer_id), features)
+    return answered_value(d.to_json(), d.features, customer_id=customer_id)
+
+
+def answered_value(answer: bytes, features: bytes, *, customer_id: str) -> bytes:
+    """`decision_value` of a decision whose JSON was written already."""
+    return b'%b,"customer_id":%b,"features":"%b"}' % (
+        answer[:-1],
+        orjson.dumps(customer_id),
+        base64.b64encode(features),
+    )
 
 
 def read_decision(value: bytes | None) -> tuple[Decision, str]:
