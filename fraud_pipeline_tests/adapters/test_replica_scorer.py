@@ -136,6 +136,31 @@ def test_a_batch_is_decided_in_the_order_of_its_times_and_answered_in_its_own(ri
     run(work)
 
 
+def test_a_record_that_cannot_be_read_costs_its_customer_words_and_the_rest_of_the_batch_nothing(rig: ReplicaRig):
+    async def work() -> None:
+        made = payments(60)
+        async with rig.replica() as replica:
+            await replica.scorer.score_many(made[:30], received_at=now())
+            await rig.relayed(replica)
+            rig.scorer.follow()
+        writer, offset, _ = rig.server.customers["customer-1"]
+        rig.server.customers["customer-1"] = writer, offset, b"of another schema"
+        async with rig.replica() as replica:
+            answers = await replica.scorer.score_many(made[30:], received_at=now())
+            assert replica.features.damaged == 1
+            await rig.relayed(replica)
+        expected, decided = rig.expected(made), rig.log.decisions()
+        for payment, answer in zip(made[30:], answers, strict=True):
+            assert isinstance(answer, bytes)
+            if payment.customer_id == "customer-1":
+                assert orjson.loads(answer)["degraded"] == ["state_view"]
+            else:
+                assert orjson.loads(answer)["degraded"] == []
+                assert rig.own_part(decided[payment.transaction_id]) == expected[payment.transaction_id]
+
+    run(work)
+
+
 def test_without_the_log_decisions_say_so_and_wait_in_the_journal_and_all_arrive_in_order(rig: ReplicaRig):
     async def work() -> None:
         made = payments(30)
