@@ -26,8 +26,8 @@ from fraud_pipeline.stream_runtime import StreamRuntime
 
 ABORTED: Final = 5
 """Every so many batches one is taken back."""
-DIES_AT: Final = 60
-"""The batch at which a scorer dies between its decisions and its offsets."""
+DIES_AT: Final = 15
+"""The batch at which a scorer dies between its decisions and its offsets, once in the life of its home."""
 
 
 class UnsteadyLog(KafkaLog):
@@ -64,7 +64,9 @@ class OffsetsOutside(UnsteadyLog):
         producer.begin_transaction()
         self._send(producer, outputs)
         producer.commit_transaction(product.COMMIT_TIMEOUT_S)
-        if self._batches >= DIES_AT and outputs:
+        died = load_settings().home / "died"
+        if self._batches >= DIES_AT and positions and outputs and not died.exists():
+            died.touch()
             os._exit(9)
         offsets = [TopicPartition(self.topic, partition, offset) for partition, offset in positions.items()]
         self._consumer.commit(offsets=offsets, asynchronous=False)
