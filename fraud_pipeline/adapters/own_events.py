@@ -1,6 +1,6 @@
 """A replica's own payments that the state view does not show yet, by customer, in the order in which they were decided.
 
-A payment leaves when the view's record of its customer, or the view as a whole, has passed its place in the log. Until its
+A payment leaves when the view as a whole has passed its place in the log. Until its
 place is known (it is on its way, or a process before this one may have sent it already) the record itself is asked whether
 it holds the payment. One event loop.
 """
@@ -39,6 +39,8 @@ class OwnEvents:
         self._most = most
         self._by_id: OrderedDict[str, OwnEvent] = OrderedDict()
         self._of: dict[str, dict[str, OwnEvent]] = {}
+        self._gone: dict[str, int] = {}
+        """By writer, the place after the newest payment that left."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -72,7 +74,13 @@ class OwnEvents:
         """The view as a whole has come so far."""
         gone = [name for name, event in self._by_id.items() if -1 < event.offset < reaches.get(event.writer, -1)]
         for transaction_id in gone:
+            event = self._by_id[transaction_id]
+            self._gone[event.writer] = max(self._gone.get(event.writer, 0), event.offset + 1)
             self.drop(transaction_id)
+
+    def lacks(self, writer: str, reach: int | None) -> bool:
+        """Whether payments have left that a record read at this reach may not have either: then it is read again."""
+        return reach is not None and reach < self._gone.get(writer, 0)
 
     def oldest_known_at(self) -> float | None:
         """When the log confirmed the oldest payment that the view lacks."""
@@ -81,13 +89,13 @@ class OwnEvents:
     def missing(self, customer_id: str, through: Mapping[str, int], state: FeatureState) -> list[Transaction]:
         """The customer's payments that are not in the record that `state` was loaded with.
 
-        `through` says by writer how far the record goes.
+        `through` says by writer how far the record goes. None leaves here: an older record may still be on its way to a decision.
         """
         found = []
         for event in list(self._of.get(customer_id, {}).values()):
             if -1 < event.offset < through.get(event.writer, -1):
-                self.drop(event.transaction.transaction_id)
-            elif (event.offset >= 0 and not event.again) or not holds(state, event.transaction):
+                continue
+            if (event.offset >= 0 and not event.again) or not holds(state, event.transaction):
                 found.append(event.transaction)
         return found
 

@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol, cast
@@ -264,6 +265,7 @@ class ReplicaScorer:
         payments = [each.transaction for each in fresh]
         claims = [each.held for each in fresh]
         seen, recorded = await asyncio.gather(self._seen(payments, claims), self._recorded(payments))
+        seen = await self._current(fresh, seen)
         unknown: list[tuple[Deciding, Seen | None]] = []
         for each, view in zip(fresh, seen, strict=True):
             known = None if recorded is None else recorded.get(each.transaction.transaction_id)
@@ -286,6 +288,22 @@ class ReplicaScorer:
             return list(await self._view.read(asked))
         except DependencyError:
             return [None] * len(payments)
+
+    async def _current(self, fresh: Sequence[Deciding], seen: list[Seen | None]) -> list[Seen | None]:
+        """The same, but read again where it is too old by now: own payments that it lacks may have left since.
+
+        A view that is behind what it once showed came back with an old snapshot: it counts as not whole.
+        """
+        old = [place for place, view in enumerate(seen) if view is not None and self._is_old(fresh[place], view)]
+        if old:
+            again = await self._seen([fresh[place].transaction for place in old], [fresh[place].held for place in old])
+            for place, view in zip(old, again, strict=True):
+                behind = view is not None and self._is_old(fresh[place], view)
+                seen[place] = replace(view, reach=None) if view is not None and behind else view
+        return seen
+
+    def _is_old(self, deciding: Deciding, view: Seen) -> bool:
+        return self._own.lacks(self._writer_of(deciding.transaction.customer_id), view.reach)
 
     async def _recorded(self, payments: Sequence[Transaction]) -> dict[str, Known] | None:
         """Those that the ledger has; None while it is away."""

@@ -189,4 +189,5 @@ def test_own_payments_are_bounded_and_leave_with_the_view():
     state = FeatureState.empty()
     assert [each.transaction_id for each in own.missing("ann", {}, state)] == ["p3", "p4"]
     assert [each.transaction_id for each in own.missing("ann", {"w": 9}, state)] == ["p4"]
+    own.passed({"w": 9})
     assert len(own) == 1

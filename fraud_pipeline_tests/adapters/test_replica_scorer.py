@@ -161,6 +161,25 @@ def test_a_record_that_cannot_be_read_costs_its_customer_words_and_the_rest_of_t
     run(work)
 
 
+def test_a_view_that_came_back_with_an_old_snapshot_counts_as_not_whole(rig: ReplicaRig):
+    async def work() -> None:
+        made = payments(12, customers=1)
+        async with rig.replica() as replica:
+            await replica.scorer.score_many(made[:10], received_at=now())
+            await rig.relayed(replica)
+            snapshot = dict(rig.server.customers), dict(rig.server.reach)
+            rig.scorer.follow()
+            replica.own.passed(rig.server.reach)
+            assert len(replica.own) == 0
+            rig.server.customers, rig.server.reach = snapshot
+            assert (await score(replica, made[10]))["degraded"] == ["state_view"]
+            rig.scorer.follow()
+            assert (await score(replica, made[11]))["degraded"] == []
+            await rig.relayed(replica)
+
+    run(work)
+
+
 def test_without_the_log_decisions_say_so_and_wait_in_the_journal_and_all_arrive_in_order(rig: ReplicaRig):
     async def work() -> None:
         made = payments(30)
