@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from fraud_pipeline.adapters.kafka.envelope import HEADERS, Message
 from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
@@ -129,6 +130,28 @@ def test_a_producer_that_never_answers_is_replaced(rig: KafkaRig) -> None:
     assert log.position(1) == 7
     assert len(rig.content(rig.topics.decisions)[1]) == 3
     log.close()
+
+
+@pytest.mark.parametrize("begun", [8, 10])
+def test_a_client_that_begins_later_than_it_was_told_loses_nothing(
+    rig: KafkaRig, member: Callable[[], EventLog], begun: int
+) -> None:
+    """In the middle, or at the partition's end, where no record shows it."""
+    rig.append(rig.topics.transactions, 0, [(b"key", b"%d" % number, None) for number in range(10)])
+    log = member()
+    assert isinstance(log, KafkaLog)
+    poll_until(lambda: len(log.assigned()) == rig.partitions, log)
+    log.read_from(0, 4)
+    place = TopicPartition(rig.topics.transactions, 0, begun)
+    log._consumer.incremental_unassign([place])
+    log._consumer.incremental_assign([place])
+    found: list[int] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < 6:
+        assert time.monotonic() < deadline, found
+        found += [record.offset for record in log.poll(100, 0.05)]
+    assert found == [4, 5, 6, 7, 8, 9]
+    poll_until(lambda: log.at_end(0), log)
 
 
 def _succeeded(writing: Future[None]) -> bool:
