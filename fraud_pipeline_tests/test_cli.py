@@ -141,7 +141,9 @@ def test_every_command_has_help(command: tuple[str, ...], capsys: pytest.Capture
 
 def test_commands_that_print_a_result_take_json() -> None:
     without = {name for name, callback in callbacks().items() if "as_json" not in callback.__annotations__}
-    assert without == {("dev",), ("serve",), ("score-stream",), ("sink",)}, "only what runs until it is stopped has no result"
+    assert without == {("dev",), ("serve",), ("score-stream",), ("sink",)}, (
+        "only what runs until it is stopped has no result"
+    )
 
 
 def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(
