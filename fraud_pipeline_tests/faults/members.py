@@ -76,8 +76,8 @@ class Member:
 
     def start(self) -> None:
         """Start it; nothing happens where it runs."""
-        self.wanted = True
         if self.pid is not None:
+            self.wanted = True
             return
         self._is_ready.clear()
         self.starts += 1
@@ -89,6 +89,7 @@ class Member:
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
+        self.wanted = True  # only now: who looks after it must not see it wanted and not there
 
     def _read(self, output: IO[str]) -> None:
         with output, self.log.open("a") as log:
