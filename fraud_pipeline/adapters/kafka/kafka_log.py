@@ -58,6 +58,9 @@ IN_TURN: Final = 2
 """Producers that make transactions by turns. While the markers of one are being written its producer may not begin another, and
 asks again for 20 ms (measured on Kafka 4.4); meanwhile the other one goes ahead. Never do both have one open."""
 REPLAY_BATCH: Final = 10_000
+MOST_MISSED: Final = 10_000
+"""Places between where a partition was to be read on and where the client began, that are read at once; more do not belong into
+memory, and no marks of transactions are so many."""
 SHARED_BATCH: Final = 1_000
 _CONSUMER: Final[dict[str, Any]] = {
     "enable.partition.eof": True,
@@ -253,6 +256,12 @@ class KafkaLog:
         """
         error, until, first = message.error(), int(message.offset() or 0), self._starts[partition]
         if (error is not None and error.code() != KafkaError._PARTITION_EOF) or until < first:
+            return []
+        if until - first > MOST_MISSED:
+            _log.warning("%s is read from %d instead of %d; it is assigned anew.", self._name(partition), until, first)
+            place = TopicPartition(self.topic, partition, first)
+            self._consumer.incremental_unassign([place])
+            self._consumer.incremental_assign([place])
             return []
         del self._starts[partition]
         self._next[partition] = until

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
+from fraud_pipeline.adapters.kafka import kafka_log
 from fraud_pipeline.adapters.kafka.envelope import HEADERS, Message
 from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
 from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
@@ -133,10 +134,12 @@ def test_a_producer_that_never_answers_is_replaced(rig: KafkaRig) -> None:
 
 
 @pytest.mark.parametrize("begun", [8, 10])
+@pytest.mark.parametrize("read_at_once", [1, 10_000])
 def test_a_client_that_begins_later_than_it_was_told_loses_nothing(
-    rig: KafkaRig, member: Callable[[], EventLog], begun: int
+    rig: KafkaRig, member: Callable[[], EventLog], begun: int, read_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle, or at the partition's end, where no record shows it."""
+    """In the middle, or at the partition's end, where no record shows it; what is too much to be read at once is assigned anew."""
+    monkeypatch.setattr(kafka_log, "MOST_MISSED", read_at_once)
     rig.append(rig.topics.transactions, 0, [(b"key", b"%d" % number, None) for number in range(10)])
     log = member()
     assert isinstance(log, KafkaLog)
