@@ -22,6 +22,7 @@ from fraud_pipeline.errors import (
     InputError,
     IntegrityError,
     InvalidTransaction,
+    MalformedJson,
     MappingError,
     NotFound,
     PromotionRefused,
@@ -38,6 +39,7 @@ STATUSES: dict[type[FraudError], tuple[int, str]] = {
     FraudError: (500, "error"),
     InputError: (422, "invalid-input"),
     InvalidTransaction: (422, "invalid-transaction"),
+    MalformedJson: (422, "invalid-input"),
     MappingError: (422, "invalid-input"),
     DatasetError: (422, "invalid-input"),
     TrainingDataError: (422, "invalid-input"),
@@ -61,6 +63,8 @@ def every_error(root: type[FraudError] = FraudError) -> set[type[FraudError]]:
 def made(kind: type[FraudError]) -> FraudError:
     if issubclass(kind, InvalidTransaction):
         return kind((Violation("amount", "-1", "is negative"),))
+    if issubclass(kind, MalformedJson):
+        return kind("Not JSON.", ())
     if issubclass(kind, ConflictingTransaction):
         return kind("t-1", ("amount", "currency"))
     return kind("The ledger is away.", remedy="Start it.")
