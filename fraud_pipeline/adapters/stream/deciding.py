@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from fraud_pipeline.adapters.kafka.decision_values import answered_value
 from fraud_pipeline.adapters.kafka.messages import (
     HEADERS,
     ROLE,
@@ -262,9 +262,7 @@ class BatchDecider:
         for (partition, offset), customer, answer, features in zip(
             sources, keys, batch.answers, batch.features, strict=True
         ):
-            value = b'%b,"customer_id":%b,"features":"%b"}' % (
-                answer[:-1], orjson.dumps(customer), b64encode(features)
-            )  # fmt: skip
+            value = answered_value(answer, features, customer_id=customer)
             headers = [*common, (SOURCE, b"%b[%d]@%d" % (log.encode(), partition, offset))]
             outcome.outputs.append(Output(topic, partition, customer.encode(), value, headers))
         if role == "decided":

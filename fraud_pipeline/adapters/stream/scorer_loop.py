@@ -130,7 +130,7 @@ class ScorerLoop:
         started = time.perf_counter()
         waiting = any(each.waiting.items for each in self._owned.values())
         if not self._decider.has_model:
-            done = self._settle()
+            done = self._settle() or 0
             self._hold_all()
             self._events.poll(0, NO_MODEL_POLL_S)
             self._follow_assignment()
@@ -142,16 +142,16 @@ class ScorerLoop:
         ahead = self._may_go_ahead(len(items))
         done = 0
         if not ahead:
-            done = self._settle()
+            done = self._settle() or 0
             self._follow_assignment()
         self._hear()
         self._queue(items)
         done += self._work(ahead)
-        return done if self._executor is not None else self._settle()
+        return done if self._executor is not None else self._settle() or 0
 
     def finish(self) -> int:
         """End what is being written; returns how many records it committed."""
-        return self._settle()
+        return self._settle() or 0
 
     # Within a step
 
@@ -286,7 +286,7 @@ class ScorerLoop:
         admitted = self._admit()
         closings = self._closings(admitted)
         if not admitted.items and not closings:
-            done = self._settle()
+            done = self._settle() or 0
             self._tick()
             return done
         if ahead:
@@ -296,10 +296,10 @@ class ScorerLoop:
         outcome = self._decider.work(admitted.items, self.owned, self.merged, closings)
         done = 0
         if ahead:
-            aborted = self._metrics.aborted
-            done = self._settle(ahead=admitted)
-            if self._metrics.aborted > aborted:
-                return done
+            stayed = self._settle(ahead=admitted)
+            if stayed is None:
+                return 0
+            done = stayed
         self._ahead = self._ahead + 1 if ahead else 0
         self._metrics.decided_ahead += ahead
         self._writing = _Writing(admitted, outcome, time.perf_counter())
@@ -313,8 +313,8 @@ class ScorerLoop:
             )
         return done
 
-    def _settle(self, *, ahead: Admitted | None = None) -> int:
-        """Know what became of the batch that was being written; returns how many records it committed.
+    def _settle(self, *, ahead: Admitted | None = None) -> int | None:
+        """Know what became of the batch that was being written: how many records it committed; None where it was taken back.
 
         `ahead` is decided already, on the states that the batch left: it goes with it where that is taken back.
         """
@@ -331,7 +331,7 @@ class ScorerLoop:
             log.warning("a batch was taken back: %s", err.message)
             self._metrics.aborted += 1
             self._roll_back([writing.admitted] if ahead is None else [writing.admitted, ahead])
-            return 0
+            return None
         self._metrics.stages["commit"].observe(time.perf_counter() - writing.started)
         states = self.owned
         for state in states.values():
