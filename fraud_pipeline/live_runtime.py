@@ -78,15 +78,6 @@ class ReplicaCounts:
     closed: Mapping[str, int]
 
 
-def runtime_for(settings: Settings) -> LiveRuntime:
-    """The one writer of its own log; or, where Kafka and a view of the state are named, one of any number of replicas."""
-    if settings.kafka_bootstrap_servers and settings.state_view_url:
-        from fraud_pipeline.replica_runtime import ReplicaRuntime
-
-        return ReplicaRuntime(settings)
-    return LiveRuntime(settings)
-
-
 class LiveRuntime:
     """`start` returns at once; `scorer` is there when `problems` is empty."""
 

@@ -22,8 +22,9 @@ from fraud_pipeline.domain.customer_record import CustomerRecords
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.feature_state import FeatureState
 from fraud_pipeline.domain.transaction import Transaction
-from fraud_pipeline.live_runtime import LiveRuntime, runtime_for
+from fraud_pipeline.live_runtime import LiveRuntime
 from fraud_pipeline.replica_runtime import ReplicaRuntime
+from fraud_pipeline.runtime_choice import runtime_for
 from fraud_pipeline.settings import Settings
 from fraud_pipeline_tests.replica_rig import now
 from fraud_pipeline_tests.serving.home import empty_home

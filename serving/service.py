@@ -12,7 +12,7 @@ from typing import Any, cast
 import bentoml
 
 from fraud_pipeline import telemetry
-from fraud_pipeline.live_runtime import runtime_for
+from fraud_pipeline.runtime_choice import runtime_for
 from fraud_pipeline.settings import load_settings
 from serving.app import BATCH_PATIENCE, build_app
 from serving.metrics import exposition
