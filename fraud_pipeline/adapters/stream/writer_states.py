@@ -163,11 +163,11 @@ class WriterStates:
         return self._raw.clock_closings(self.writers[partition], first, until)
 
 
-def take_in(state: WriterState, items: Sequence[Item], *, read: bool = False) -> None:
+def take_in(state: WriterState, items: Sequence[Item]) -> None:
     """Take records of a replay into a writer's state, in their order, and move on past them."""
     taken = entered(state, items)
     state.take(
-        state.rows_of(taken.payments), state.label_rows_of(taken.labels), taken.positions, read=read, undoable=False
+        state.rows_of(taken.payments), state.label_rows_of(taken.labels), taken.positions, read=False, undoable=False
     )
     if items:
         state.offset = items[-1].record.offset + 1
