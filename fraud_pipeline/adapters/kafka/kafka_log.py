@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import orjson
 from confluent_kafka import (
-    OFFSET_END,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     IsolationLevel,
@@ -168,7 +167,9 @@ class KafkaLog:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._generation += 1
         for each in partitions:
-            each.offset = OFFSET_END
+            each.offset = (
+                0  # any place that need not be asked for: an answer that comes late would win over `read_from`
+            )
             self._assigned[each.partition] = self._generation
             self._reading.discard(each.partition)
             self._starts.pop(each.partition, None)
