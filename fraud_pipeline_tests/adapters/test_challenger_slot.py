@@ -30,6 +30,7 @@ class Place:
 
     def __init__(self, home: Path, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.no_registry = f"sqlite:///{home / 'no_mlflow.db'}"
         self.bundles = home / "bundles"
         self.fingerprints = {
             version: make_version(home, review=review) for version, review in ((1, 0.2), (2, 0.3), (3, 0.4))
@@ -38,7 +39,7 @@ class Place:
         promote_version(ledger, 1, self.fingerprints[1])
 
     def slot(self, *, share: float = 0.0) -> ModelSlot:
-        fetch = fetcher(self.bundles, "sqlite:///nowhere/mlflow.db", self.bundles)
+        fetch = fetcher(self.bundles, self.no_registry, self.bundles)
 
         def counted(version: int, fingerprint: str) -> Path:
             self.fetched.append(version)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -214,6 +216,31 @@ def test_postgresql_keeps_what_was_committed_through_a_kill_and_a_stop() -> None
         server.start()
         with engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT number FROM kept").scalar_one() == 7
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as someone else")
+def test_postgresql_as_root_runs_from_an_environment_that_others_may_not_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    found = importlib.util.find_spec(PostgresServer.package)
+    assert found is not None
+    assert found.origin is not None
+    installed, wheel = Path(found.origin).parent, closed / PostgresServer.package
+    for folder in (installed, installed.with_suffix(".libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    monkeypatch.syspath_prepend(closed)
+    with server_of_my_own(PostgresServer) as postgres:
+        assert str(wheel) in str(importlib.util.find_spec(PostgresServer.package))
+        assert psutil.Process(postgres.pid).exe().startswith(str(postgres.folder))
+        engine = sa.create_engine(postgres.address)
+        with engine.connect() as connection:
+            assert connection.execute(sa.text("SELECT 1")).scalar_one() == 1
+        engine.dispose()
+        postgres.stop()
+        postgres.start()
+        assert postgres.answers
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as someone else")

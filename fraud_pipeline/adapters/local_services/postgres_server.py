@@ -21,8 +21,8 @@ USER: Final = "postgres"
 """The superuser inside the database; no password, on loopback only."""
 UNPRIVILEGED: Final = "nobody"
 """Who runs the server where we are root: PostgreSQL refuses to run as root, and this account is on every system."""
-PROGRAMS: Final = Path("pginstall18", "bin")
-"""Where the wheel has them; it brings more than one version."""
+VERSION: Final = "pginstall18"
+"""The wheel's folder of the version that we run; it brings more than one."""
 INITDB_S: Final = 120.0
 """Making the system tables takes a second; a laptop under load takes many."""
 
@@ -49,18 +49,35 @@ class PostgresServer(LocalServer):
     def _data(self) -> Path:
         return self.folder / "data"
 
+    @property
+    def _programs(self) -> Path:
+        wheel = _installed()
+        copied = self.folder / "programs" / wheel.name
+        return (copied if copied.exists() else wheel) / VERSION / "bin"
+
     def _prepare(self) -> None:
+        self._copy_programs_if_closed()
         if not (self._data / "PG_VERSION").exists():
             self._make_cluster()
+
+    def _copy_programs_if_closed(self) -> None:
+        """Where the unprivileged account cannot enter the installed wheel's folder, it gets the programs in this one."""
+        copied = self.folder / "programs"
+        shutil.rmtree(copied, ignore_errors=True)  # of an older wheel, or of a copy that was cut off
+        wheel = _installed()
+        if _we_are_root() and _closed_above(wheel):
+            libraries = f"{wheel.name}.libs"  # which the programs look for where the wheel has them: beside it
+            for part in (Path(wheel.name, VERSION), Path(libraries)):
+                shutil.copytree(wheel.parent / part, copied / part, symlinks=True)
 
     def _make_cluster(self) -> None:
         shutil.rmtree(self._data, ignore_errors=True)  # of a start that was cut off
         self._data.mkdir(mode=0o700)
         if _we_are_root():
             shutil.chown(self._data, UNPRIVILEGED)
-            self._refuse_closed_folders()
+            self._refuse_closed_folder()
         # Durable against a kill of the process; a power cut is not what these servers are for, and syncing a new cluster is slow.
-        command = [str(_programs() / "initdb"), "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync"]
+        command = [str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync"]
         made = subprocess.run(
             [*command, "--encoding=UTF8", "--no-instructions"],
             capture_output=True,
@@ -76,22 +93,20 @@ class PostgresServer(LocalServer):
                 f"PostgreSQL could not make its data in {self._data}.\n{complaint_in(made.stdout + made.stderr)}"
             )
 
-    def _refuse_closed_folders(self) -> None:
-        """Say which folder keeps the unprivileged account out, instead of opening it."""
-        for wanted in (self._data, _programs()):
-            closed = [folder for folder in wanted.parents if not folder.stat().st_mode & 0o001]
-            if closed:
-                self._data.rmdir()
-                raise DependencyError(
-                    f"PostgreSQL does not run as root, and the account {UNPRIVILEGED!r} cannot enter {closed[-1]}, "
-                    f"which is above {wanted}.",
-                    remedy="Work as an ordinary user, or below a folder that others may enter.",
-                )
+    def _refuse_closed_folder(self) -> None:
+        """Say which folder keeps the unprivileged account from its data, instead of opening it."""
+        if closed := _closed_above(self._data):
+            self._data.rmdir()
+            raise DependencyError(
+                f"PostgreSQL does not run as root, and the account {UNPRIVILEGED!r} cannot enter {closed}, "
+                f"which is above {self._data}.",
+                remedy="Work as an ordinary user, or set FRAUD_HOME to a folder below one that others may enter.",
+            )
 
     def _command(self) -> list[str]:
         options = {"listen_addresses": HOST, "port": str(self.port), "unix_socket_directories": ""}
         return [
-            str(_programs() / "postgres"),
+            str(self._programs / "postgres"),
             "-D",
             str(self._data),
             *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
@@ -115,12 +130,18 @@ class PostgresServer(LocalServer):
         return bool(lines) and lines[0] == str(self.pid) and lines[-1] == "ready"
 
 
-def _programs() -> Path:
-    """Found without importing the wheel's Python, which warns where XDG_RUNTIME_DIR is not set."""
+def _installed() -> Path:
+    """The wheel's folder, found without importing the wheel's Python, which warns where XDG_RUNTIME_DIR is not set."""
     found = importlib.util.find_spec(PostgresServer.package)
     if found is None or found.origin is None:
         raise DependencyError(f"{PostgresServer.package} is not installed.", remedy=INSTALL)
-    return Path(found.origin).parent / PROGRAMS
+    return Path(found.origin).parent
+
+
+def _closed_above(wanted: Path) -> Path | None:
+    """The topmost folder above it that another account may not enter, if there is one."""
+    closed = [folder for folder in wanted.parents if not folder.stat().st_mode & 0o001]
+    return closed[-1] if closed else None
 
 
 def _we_are_root() -> bool:

