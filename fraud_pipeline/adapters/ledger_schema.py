@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION: Final = "0004"
+SCHEMA_VERSION: Final = "0005"
 """The newest migration: compared with the database at every start, so that a start that needs none loads no Alembic."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -242,4 +242,42 @@ minute_closings = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("by_clock", sa.Boolean, nullable=False),
     sa.Index(None, "writer", "sequence"),
+)
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("notice_id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("episode", sa.String, nullable=False),
+    sa.Column("resolves", sa.Boolean, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Column("title", sa.String, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("link", sa.String),
+    # When it was so: a moment of the data's clock, for what is about data. `told_at` is the machine's.
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("told_at", UtcTime, nullable=False),
+    # Once per episode: of two that tell the same at once one wins.
+    sa.UniqueConstraint("kind", "episode", "resolves"),
+    sa.CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    sa.Index(None, "told_at"),
+)
+
+notice_deliveries = sa.Table(
+    "notice_deliveries",
+    metadata,
+    sa.Column("notice_id", sa.BigInteger, sa.ForeignKey("notices.notice_id"), primary_key=True, autoincrement=False),
+    sa.Column("channel", sa.String, primary_key=True),
+    # From when on it is tried, which is also when one gives up: when it was first due, or was to be sent again.
+    sa.Column("asked_at", UtcTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    # Not before then; a claim moves it past its lease, so that what a dead process claimed comes back. NULL: settled.
+    sa.Column("next_attempt_at", UtcTime),
+    sa.Column("delivered_at", UtcTime),
+    # Given up: refused, or too long in vain.
+    sa.Column("failed_at", UtcTime),
+    sa.Column("last_error", sa.Text),
+    sa.Index(None, "next_attempt_at"),
 )
