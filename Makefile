@@ -64,12 +64,15 @@ docs: $(INSTALLED) ## write the generated pages and .env.example again
 	@$(BIN)/python -m fraud_pipeline.settings_reference
 	@$(BIN)/python -m fraud_pipeline.feature_docs
 
-# The lock names versions only: no addresses, so every registry or mirror can serve it. base.txt is what scoring needs, serving.txt the bento.
+# The locks name versions only: no addresses, so every registry or mirror can serve them. base.txt is what scoring needs; pipeline, serving,
+# stream and mlflow are the images' (serving is the bento's too). Kafka's and Redis' clients are in all that know the log or the state view.
 COMPILE = $(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 requirements: $(INSTALLED) ## resolve the pins anew where pyproject.toml changed (ARGS=--upgrade: all of them)
 	@$(COMPILE) $(ARGS) --all-extras pyproject.toml -o requirements/dev.txt
-	@$(COMPILE) $(ARGS) -c requirements/dev.txt --extra pipeline --extra postgres pyproject.toml -o requirements/pipeline.txt
-	@$(COMPILE) $(ARGS) -c requirements/dev.txt --extra serving --extra postgres pyproject.toml -o requirements/serving.txt
+	@$(COMPILE) $(ARGS) -c requirements/dev.txt --extra pipeline --extra streaming --extra postgres pyproject.toml -o requirements/pipeline.txt
+	@$(COMPILE) $(ARGS) -c requirements/dev.txt --extra serving --extra streaming --extra postgres pyproject.toml -o requirements/serving.txt
+	@$(COMPILE) $(ARGS) -c requirements/dev.txt --extra streaming --extra postgres pyproject.toml -o requirements/stream.txt
+	@$(COMPILE) $(ARGS) -c requirements/dev.txt requirements/mlflow.in -o requirements/mlflow.txt
 	@$(COMPILE) $(ARGS) -c requirements/dev.txt pyproject.toml -o requirements/base.txt
 	@wc -l requirements/*.txt
 
