@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fraud_pipeline.domain.iso_codes import CURRENCIES
@@ -240,6 +240,54 @@ class Settings(BaseSettings):
         ),
     )
 
+    notify_webhook_url: SecretStr = Field(
+        SecretStr(""),
+        description="Notices: address that each is posted to as JSON (docs/notifications.md); empty: none.",
+    )
+    notify_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Notices: secret that the webhook's bodies are signed with (HMAC-SHA256)."
+    )
+    notify_slack_url: SecretStr = Field(
+        SecretStr(""), description="Notices: incoming webhook of Slack, or of what understands its messages."
+    )
+    notify_pagerduty_key: SecretStr = Field(
+        SecretStr(""),
+        description="Notices: routing key of a PagerDuty service (Events API v2); it gets warnings and worse.",
+    )
+    notify_pagerduty_url: str = Field(
+        "https://events.pagerduty.com/v2/enqueue",
+        description="Notices: where PagerDuty's events go; the EU's region, or what is compatible, has another address.",
+    )
+    notify_smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Notices: mail server, smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465; empty: no mail.",
+    )
+    notify_mail_from: str = Field("", description="Notices: sender of the mails.")
+    notify_mail_to: str = Field("", description="Notices: receivers of the mails, with commas.")
+    notify_least_severity: Literal["info", "warning", "critical"] = Field(
+        "info", description="Notices: milder ones go to the log alone."
+    )
+    notify_source: str = Field(
+        "fraud-pipeline",
+        min_length=1,
+        max_length=60,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Notices: name of this installation in each of them, so that two do not fall into one incident.",
+    )
+    watch_urls: str = Field(
+        "",
+        description="Notices: addresses of the /metrics pages of services, scorers and sinks, with commas; what is wrong there is told.",
+    )
+    watch_lag: int = Field(
+        100_000,
+        ge=1,
+        description="Notices: records behind the end of the log, for two minutes, that are told: a scorer decides as many in 7 s.",
+    )
+    watch_dead_letters: int = Field(10, ge=1, description="Notices: new dead letters within ten minutes that are told.")
+    watch_degraded_share: float = Field(
+        0.01, gt=0, le=1, description="Notices: share of degraded decisions within ten minutes that is told."
+    )
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -290,10 +338,25 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("notify_webhook_url", "notify_slack_url", "notify_pagerduty_url", "watch_urls", "notify_smtp_url")
+    @classmethod
+    def _are_addresses(cls, value: SecretStr | str, info: ValidationInfo) -> SecretStr | str:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        schemes = ("smtp://", "smtps://") if info.field_name == "notify_smtp_url" else ("http://", "https://")
+        if not all(one.strip().startswith(schemes) for one in text.split(",") if one.strip()):
+            raise ValueError(f"an address here begins with {' or '.join(schemes)}")
+        return value
+
     @model_validator(mode="after")
     def _periods_fit(self) -> Self:
         if self.min_period_days > self.max_period_days:
             raise ValueError(f"{PREFIX}MIN_PERIOD_DAYS must not be above {PREFIX}MAX_PERIOD_DAYS")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_has_an_address(self) -> Self:
+        if self.notify_smtp_url.get_secret_value() and not (self.notify_mail_from and self.notify_mail_to):
+            raise ValueError(f"{PREFIX}NOTIFY_SMTP_URL needs {PREFIX}NOTIFY_MAIL_FROM and {PREFIX}NOTIFY_MAIL_TO")
         return self
 
     @property
@@ -368,8 +431,12 @@ def _complaint(err: ValidationError) -> str:
         if problem["type"] == "default_factory_not_called":
             continue
         reason = problem["msg"].removeprefix("Value error, ")
-        where = "".join(
-            f"{variable(str(part))}={without_password(str(problem['input']))!r}: " for part in problem["loc"][:1]
-        )
+        where = "".join(f"{variable(str(part))}={_shown(part, problem['input'])!r}: " for part in problem["loc"][:1])
         clauses.append(where + reason)
     return "; ".join(clauses)
+
+
+def _shown(field: int | str, value: object) -> str:
+    """What a setting holds, unless it is a secret."""
+    info = Settings.model_fields.get(str(field))
+    return "***" if info is not None and info.annotation is SecretStr else without_password(str(value))
