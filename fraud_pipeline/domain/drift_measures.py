@@ -19,6 +19,8 @@ MOST_DISTINCT: Final = 20
 """With no more values than this in the reference a number is a code or a count: compared value by value, not by size."""
 BINS: Final = 10
 """Quantile bins of the reference, the usual number for PSI (Siddiqi 2006, Credit Risk Scorecards)."""
+NEARLY_CONSTANT: Final = 0.9
+"""A flag that is the same in nine of ten payments may well become the same in all: nobody travels, say."""
 EMPTY_BIN: Final = 0.5
 """Payments that an empty bin is given, so that one stray value does not make PSI infinite."""
 LARGEST: Final = 1e6
@@ -31,6 +33,10 @@ class Measures:
 
     `stattest` is the distance that suits it: "wasserstein" for sizes, "jensenshannon" for codes, counts and flags of at
     most 20 values; `score` is that distance. `ks_p` is small where chance alone does not explain the difference.
+
+    What a broken source does: `outside` is the share of present values where the reference's range makes none possible,
+    `unseen` the share of codes that the reference never had, `constant_p` how probable it is that all present values are
+    one and the same by chance (1 where they are not, or where the reference is nearly constant too).
     """
 
     stattest: StatTest
@@ -44,6 +50,9 @@ class Measures:
     reference_missing: float
     current_missing: float
     missing_p: float
+    outside: float = 0.0
+    unseen: float = 0.0
+    constant_p: float = 1.0
 
     @property
     def score(self) -> float:
@@ -84,6 +93,9 @@ def measure(
         reference_missing=missing[0],
         current_missing=missing[1],
         missing_p=p,
+        outside=_outside(before, now),
+        unseen=float(np.mean(~np.isin(now, before))) if discrete else 0.0,
+        constant_p=_constant_p(before, now, rows_per_entity=rows_per_entity),
     )
 
 
@@ -105,6 +117,22 @@ def proportions_differ(one: tuple[int, int], other: tuple[int, int], *, cluster:
 def _present(sample: NDArray[np.floating]) -> Floats:
     values = np.asarray(sample, dtype=np.float64)
     return np.sort(values[np.isfinite(values)])
+
+
+def _outside(before: Floats, now: Floats) -> float:
+    """Share of `now` that lies further outside the range of `before` than that range is wide, or below zero where it never was."""
+    span = before[-1] - before[0]
+    if span <= 0:
+        return 0.0
+    floor = 0.0 if before[0] >= 0 else before[0] - span
+    return float(np.mean((now < floor) | (now > before[-1] + span)))
+
+
+def _constant_p(before: Floats, now: Floats, *, rows_per_entity: float) -> float:
+    if now[0] != now[-1]:
+        return 1.0
+    share = float(np.mean(before == now[0]))
+    return 1.0 if share >= NEARLY_CONSTANT else share ** (len(now) / rows_per_entity)
 
 
 def _has_few_values(ordered: Floats) -> bool:

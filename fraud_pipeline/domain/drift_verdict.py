@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any, Literal
 
 from fraud_pipeline.domain.drift_measures import Measures
 
 Status = Literal["stable", "watch", "drift", "broken_input"]
+Fault = Literal["missing", "range", "constant", "codes", "scale"]
+"""How a source fails: no values, impossible ones, always the same one, codes that mean something else, another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,15 @@ class DriftLimits:
     `wasserstein` (standard deviations) and `jensen_shannon` are the usual 0.1, `missing_rise` the change of a missing rate
     at which a feature drifts. `share` is the share of the counted features that must drift, `prediction` the distance of
     the scores in standard deviations. From `broken_missing_rise` or `broken_wasserstein` on a feature's source is broken
-    rather than changed: no habit changes that much in a week. Among mature labels, `missed_ratio` is how many times more
+    rather than changed: no habit changes that much in a week; likewise from `broken_outside` impossible values,
+    `broken_unseen` codes that never occurred or `broken_jensen_shannon` on, and where a value that varied is constant.
+    Among mature labels, `missed_ratio` is how many times more
     frauds per payment the alerts may miss, `fraud_rate_ratio` how many times the fraud rate may rise or fall,
     `precision_drop` the share points that the alerts' precision may lose. `significance` is the p-value below which
     chance is ruled out; frauds come in campaigns, so that `fraud_cluster` of them weigh as one (1.2 to 4.8 by world,
-    measured from week to week). `min_rows` is the smallest sample that says anything.
+    measured from week to week). `min_rows` and `min_customers` are the smallest sample that says anything (customers are
+    counted as equally active ones, so that one script does not pass for a crowd), `min_day_rows` the smallest day that is
+    judged by itself.
 
     Chosen on simulated worlds (docs/drift.md): weekly verdicts for 9 weeks after a training called no stable world of
     1,500 customers drifted, and every kind of drift what it is.
@@ -35,12 +42,17 @@ class DriftLimits:
     prediction: float = 0.2
     broken_missing_rise: float = 0.3
     broken_wasserstein: float = 3.0
+    broken_jensen_shannon: float = 0.6
+    broken_outside: float = 0.05
+    broken_unseen: float = 0.3
     missed_ratio: float = 1.4
     fraud_rate_ratio: float = 2.0
     precision_drop: float = 0.2
     significance: float = 0.01
     fraud_cluster: float = 3.0
     min_rows: int = 200
+    min_customers: int = 30
+    min_day_rows: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +93,10 @@ class Outcomes:
 class FeatureDrift:
     """One feature's measures and what they mean.
 
-    `broken`: its source seems to have failed rather than changed. `counted` is False for what is made from fraud labels:
-    a handful of values that every campaign moves, so shown, and judged by the outcomes instead.
+    `broken`: its source seems to have failed rather than changed, by which `fault`, from day `since` to day `until` (None:
+    no single day shows it). `counted` is False for what is made from fraud labels: a handful of values that every campaign
+    moves, so shown, and judged by the outcomes instead. `lone_day`: it would have drifted, but only because of this one
+    day, a holiday say; then it has not.
     """
 
     feature: str
@@ -90,6 +104,10 @@ class FeatureDrift:
     broken: bool
     counted: bool
     measures: Measures
+    fault: Fault | None = None
+    since: date | None = None
+    until: date | None = None
+    lone_day: date | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, under the names that users of other drift APIs know; NaN is null."""
@@ -101,6 +119,10 @@ class FeatureDrift:
             **{name: _json(value) for name, value in measured.items()},
             "broken": self.broken,
             "counted": self.counted,
+            "fault": self.fault,
+            "broken_since": _day(self.since),
+            "broken_until": _day(self.until),
+            "lone_day": _day(self.lone_day),
         }
 
 
@@ -109,7 +131,8 @@ class DriftVerdict:
     """What was found. `status` sums it up; `reasons` say it in words, the gravest first.
 
     "drift" asks for retraining, "broken_input" for somebody who mends the source (retraining would learn the fault),
-    "watch" is half way to drift by the features.
+    "watch" is half way to drift by the features, or a sample that says too little (`judged` is False then): such a verdict
+    neither begins nor ends anything.
     """
 
     status: Status
@@ -121,6 +144,7 @@ class DriftVerdict:
     reference_outcomes: Outcomes | None
     current_outcomes: Outcomes | None
     limits: DriftLimits
+    judged: bool = True
 
     @property
     def drifted(self) -> bool:
@@ -152,6 +176,7 @@ class DriftVerdict:
         return {
             "status": self.status,
             "reasons": list(self.reasons),
+            "judged": self.judged,
             "dataset_drift_detected": self.share >= self.limits.share,
             "dataset_drift_share": self.share,
             "num_features_checked": self.checked,
@@ -160,12 +185,17 @@ class DriftVerdict:
             "current_rows": self.current_rows,
             "drifted_features": list(self.drifted_features),
             "broken_features": list(self.broken_features),
+            "broken_since": {f.feature: _day(f.since) for f in self.features if f.broken},
             "feature_details": [f.to_dict() for f in self.features],
             "prediction": None if self.prediction is None else self.prediction.to_dict(),
             "reference_outcomes": _outcomes(self.reference_outcomes),
             "current_outcomes": _outcomes(self.current_outcomes),
             "limits": asdict(self.limits),
         }
+
+
+def _day(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 def _json(value: Any) -> Any:
