@@ -1,4 +1,4 @@
-"""The embedded home's own Dagster configuration: SQLite under the home, one process, no telemetry.
+"""The embedded home's own Dagster configuration: SQLite under the home (or the PostgreSQL that is named), one process, no telemetry.
 
 The `dagster.yaml` at the top of the project is production's; one file cannot serve both, since two storages are invalid.
 """
@@ -8,28 +8,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from fraud_pipeline import telemetry
 from fraud_pipeline.settings import Settings
 
+STORAGE_VARIABLE: Final = "FRAUD_DAGSTER_STORAGE_URL"
 _TEMPLATE = """\
 # Written by fraud_pipeline.dagster_home at every start: changes here are lost.
 telemetry:
   enabled: false
 nux:
   enabled: false  # no sign-up window over the first page
-run_storage:
-  module: dagster._core.storage.runs
-  class: SqliteRunStorage
-  config: {{base_dir: {history}}}
-schedule_storage:
-  module: dagster._core.storage.schedules
-  class: SqliteScheduleStorage
-  config: {{base_dir: {schedules}}}
-event_log_storage:
-  module: fraud_pipeline.defs.event_storage
-  class: BatchingSqliteEventLogStorage
-  config: {{base_dir: {history_runs}}}
+{storage_of_runs}
 {compute_logs}
 local_artifact_storage:
   module: dagster._core.storage.root
@@ -43,6 +34,21 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: 300
 """
+_SQLITE = """\
+run_storage:
+  module: dagster._core.storage.runs
+  class: SqliteRunStorage
+  config: {{base_dir: {history}}}
+schedule_storage:
+  module: dagster._core.storage.schedules
+  class: SqliteScheduleStorage
+  config: {{base_dir: {schedules}}}
+event_log_storage:
+  module: fraud_pipeline.defs.event_storage
+  class: BatchingSqliteEventLogStorage
+  config: {{base_dir: {history_runs}}}"""
+_POSTGRES = f"storage: {{postgres: {{postgres_url: {{env: {STORAGE_VARIABLE}}}}}}}"
+"""The address is read from the environment, so that no password stands in a file."""
 _COMPUTE_LOGS = """\
 compute_logs:
   module: dagster._core.storage.local_compute_log_manager
@@ -75,8 +81,13 @@ def prepare_dagster_home(settings: Settings) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     names = ("history", "schedules", "history/runs", "logs", "storage")
     folders = {name.replace("/", "_"): json.dumps(str(home / name)) for name in names}
+    storage = _SQLITE.format(**folders)
+    if settings.dagster_storage_url:
+        os.environ[STORAGE_VARIABLE] = settings.dagster_storage_url  # it may stand in `.env`
+        storage = _POSTGRES
     for name, compute_logs in (("dagster.yaml", _COMPUTE_LOGS), (COMMAND_LINE_CONFIG, _NO_COMPUTE_LOGS)):
-        _write(home / name, _TEMPLATE.format(**folders, compute_logs=compute_logs.format(**folders)))
+        logs = compute_logs.format(**folders)
+        _write(home / name, _TEMPLATE.format(storage=folders["storage"], storage_of_runs=storage, compute_logs=logs))
     return home
 
 

@@ -199,6 +199,14 @@ class Settings(BaseSettings):
         description="Dagster's webserver, for `POST /drift/run` and links; empty where there is none.",
     )
 
+    dagster_storage_url: str = Field(
+        "",
+        description=(
+            "PostgreSQL of Dagster's runs and events, with its driver: postgresql+psycopg2://user:password@host:5432/dagster. Empty: "
+            "SQLite under the home."
+        ),
+    )
+
     metrics_host: str = Field(
         "127.0.0.1", description="Address that the metrics of the stream's processes listen on (`fraud sink`)."
     )
@@ -300,6 +308,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "an address needs a scheme, such as sqlite:///path, postgresql+psycopg://..., file:///path or s3://..."
             )
+        return value
+
+    @field_validator("dagster_storage_url")
+    @classmethod
+    def _is_dagsters_driver(cls, value: str) -> str:
+        if value and not value.startswith("postgresql+psycopg2://"):
+            raise ValueError("Dagster's storage is PostgreSQL by its own driver: it begins with postgresql+psycopg2://")
         return value
 
     @field_validator("state_view_url")

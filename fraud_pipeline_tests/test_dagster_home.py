@@ -49,4 +49,18 @@ def test_what_a_person_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_production_keeps_its_history_in_postgresql_and_reports_nothing() -> None:
     production = yaml.safe_load(PRODUCTION.read_text())
     assert production["telemetry"] == {"enabled": False}
-    assert production["storage"]["postgres"] == {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
+    assert production["storage"]["postgres"] == {"postgres_url": {"env": "FRAUD_DAGSTER_STORAGE_URL"}}
+
+
+def test_a_named_postgresql_keeps_the_runs_and_its_password_stands_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql+psycopg2://fraud:secret@db:5432/dagster"
+    monkeypatch.setenv("FRAUD_DAGSTER_STORAGE_URL", address)
+    home = prepare_dagster_home(Settings(home=tmp_path, dagster_storage_url=address))
+    for name in ("dagster.yaml", COMMAND_LINE_CONFIG):
+        text = (home / name).read_text()
+        written = yaml.safe_load(text)
+        assert written["storage"] == {"postgres": {"postgres_url": {"env": "FRAUD_DAGSTER_STORAGE_URL"}}}
+        assert not {"run_storage", "event_log_storage", "schedule_storage"} & set(written)
+        assert "secret" not in text
