@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION: Final = "0005"
+SCHEMA_VERSION: Final = "0006"
 """The newest migration: compared with the database at every start, so that a start that needs none loads no Alembic."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -170,6 +170,22 @@ promotions = sa.Table(
     sa.Column("promoted_at", UtcTime, nullable=False),
     sa.CheckConstraint("promotion_id = previous_id + 1", name="chain"),
     sa.CheckConstraint("kind IN ('promotion', 'rollback', 'forced')", name="kind"),
+)
+
+promotion_watches = sa.Table(
+    "promotion_watches",
+    metadata,
+    sa.Column("promotion_id", sa.BigInteger, sa.ForeignKey("promotions.promotion_id"), primary_key=True),
+    # Of two that add to the same one, the other finds a revision that it has not seen.
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("verdict", sa.String, nullable=False),
+    # What was promised, what was counted, and how far decisions and labels were read.
+    sa.Column("state", sa.JSON, nullable=False),
+    # The limits with their values, and what was done about them.
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.CheckConstraint("verdict IN ('watching', 'passed', 'breached', 'superseded')", name="verdict"),
 )
 
 challengers = sa.Table(

@@ -123,7 +123,7 @@ def share_bounds(count: float, of: float, *, z: float, cluster: float) -> tuple[
     share = count / of
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def _not_too_many_alerts(tally: WatchTally, promise: WatchPromise, limits: WatchLimits) -> WatchCheck:

@@ -59,8 +59,8 @@ class WatchTally:
 
     def plus(self, other: WatchTally) -> WatchTally:
         """Both together; `other` is the later one."""
-        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
-        bins = {
+        counts: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        bins: dict[str, Any] = {
             name: tuple(a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True))
             for name in ("scores", "other_scores")
         }
