@@ -1,6 +1,7 @@
-"""Where a day's payments and labels come from: the landed world up to its end, the ledger's live rows from then on.
+"""Where a day's payments and labels come from: the landed world up to its end, what was served from then on.
 
-What was served is what is trained on next: live rows keep their writer's order. Knows nothing of Dagster.
+What was served is what is trained on next: live rows keep their writer's order. Where a stream fills the ledger, days are
+those of its log (`log_days`); where the ledger is the log itself, those of receipt. Knows nothing of Dagster.
 """
 
 from __future__ import annotations
@@ -12,27 +13,35 @@ import pyarrow as pa
 
 from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, transaction_schema
 from fraud_pipeline.adapters.ledger import Ledger
-from fraud_pipeline.adapters.ledger_records import RecordedTransaction
+from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, RecordedTransaction
+from fraud_pipeline.adapters.log_days import LogDays
 from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.domain.transaction import ATTRIBUTE_PREFIX, Label, LabelChange
+from fraud_pipeline.errors import DatasetError
 
 
 class DaySource:
-    """The world of a home, continued by its ledger. `open_ledger` is called only for days after the world's end."""
+    """The world of a home, continued by its ledger. `open_ledger` is called only for days after the world's end.
 
-    def __init__(self, source: SourceStore, open_ledger: Callable[[], Ledger]) -> None:
+    `topic` is the stream's topic of payments; whether one fills the ledger, the ledger says.
+    """
+
+    def __init__(self, source: SourceStore, open_ledger: Callable[[], Ledger], *, topic: str = "transactions") -> None:
         self.source = source
         self._open_ledger = open_ledger
+        self._topic = topic
 
     def transactions(self, day: date) -> pa.Table:
-        """The day's payments: of a world by event time, live ones by the time of receipt, in each writer's order.
+        """The day's payments: of a world by event time, live ones in each writer's order.
 
-        Raises NotFound where no world has landed.
+        Raises NotFound where no world has landed, DatasetError for a day of a log that has not ended.
         """
         world = self.source.manifest()
         if day < world.end:
             return self.source.read_day("transactions", day)
         with self._open_ledger() as ledger:
+            if (log := self._log(ledger)) is not None:
+                return log.transactions(day, world.attributes)
             return live_transactions(ledger.transactions_received(*_bounds(day)), world.attributes)
 
     def labels(self, day: date) -> pa.Table:
@@ -41,11 +50,38 @@ class DaySource:
         if day < self.source.manifest().end:
             return landed
         with self._open_ledger() as ledger:
+            if (log := self._log(ledger)) is not None:
+                return log.labels(day)  # the world's later ones among them, where the log told them
             known = ledger.labels_known(*_bounds(day))
         # Labels of the world that become known after its end are fed into the live log too.
         fed = set(zip(landed["transaction_id"].to_pylist(), landed["known_at"].to_pylist(), strict=True))
         live = live_labels([pair for pair in known if (pair[0].transaction_id, pair[0].known_at) not in fed])
         return pa.concat_tables([landed, live]).sort_by([("known_at", "ascending"), ("transaction_id", "ascending")])
+
+    def ended_through(self) -> date | None:
+        """The newest day of the log that has ended; None before the first, and where the home has no log."""
+        with self._open_ledger() as ledger:
+            log = self._log(ledger)
+            return None if log is None else log.ended_through()
+
+    def closed_through(self) -> dict[str, date | None]:
+        """How far each writer of the log is: the newest day that it has ended."""
+        with self._open_ledger() as ledger:
+            log = self._log(ledger)
+            return {} if log is None else log.closed_through()
+
+    def _log(self, ledger: Ledger) -> LogDays | None:
+        """The log that a stream fills the ledger from; None where none does. DatasetError where the service decides, too."""
+        log = LogDays(ledger.database, self._topic, first_day=self.source.manifest().end)
+        if not log.writers():
+            return None
+        if ledger.last_sequence(LOCAL_WRITER):
+            raise DatasetError(
+                f"The ledger holds payments that the service took by itself and others from {self._topic}: their days are"
+                " not the same, and neither are their features.",
+                remedy="Use one way in for a home: a stream with replicas (FRAUD_STATE_VIEW_URL), or the service alone.",
+            )
+        return log
 
 
 def live_transactions(recorded: Sequence[RecordedTransaction], attributes: Sequence[str]) -> pa.Table:

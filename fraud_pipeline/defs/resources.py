@@ -12,6 +12,7 @@ from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
 from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.adapters.feature_store import FeatureStore
+from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_store import ModelStore
 from fraud_pipeline.adapters.source_store import SourceStore
@@ -99,7 +100,7 @@ def resources_for(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "store": store,
-        "source": DaySource(source, open_ledger),
+        "source": DaySource(source, open_ledger, topic=Topics(settings.topic_prefix).transactions),
         "feature_store": feature_store,
         "training_sets": training_sets,
         "builder": TrainingSetBuilder(store, feature_store, reader, training_sets),
