@@ -7,7 +7,7 @@ returns. Knows nothing of features, models or MLflow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -15,7 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintViolated
 
-from fraud_pipeline.adapters import ledger_decisions, ledger_history, ledger_labels, ledger_log, ledger_transactions
+from fraud_pipeline.adapters import (
+    ledger_decisions,
+    ledger_history,
+    ledger_labels,
+    ledger_log,
+    ledger_notices,
+    ledger_transactions,
+)
 from fraud_pipeline.adapters.ledger_database import LedgerDatabase
 from fraud_pipeline.adapters.ledger_log import LogPage
 from fraud_pipeline.adapters.ledger_records import (
@@ -31,6 +38,7 @@ from fraud_pipeline.adapters.ledger_records import (
     RecordedTransaction,
 )
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState
+from fraud_pipeline.domain.notice import Notice
 from fraud_pipeline.domain.promotion import Challenger, Promotion
 from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
 from fraud_pipeline.errors import IntegrityError, PromotionRefused
@@ -295,6 +303,16 @@ class Ledger:
         return self._write(
             lambda connection: ledger_history.note_run(connection, run_key, outcome=outcome, run_id=run_id)
         )
+
+    # Notices
+
+    def tell(self, notice: Notice, *, now: datetime | None = None) -> bool:
+        """Put a notice into the outbox, from which the channels are served; `notices.NoticeBook` reads it.
+
+        False where this episode was told before, or where what it ends was never told.
+        """
+        told_at = now or datetime.now(UTC)
+        return self._write(lambda connection: ledger_notices.insert(connection, notice, now=told_at))
 
     def _write(self, work: Callable[[Connection], Result]) -> Result:
         for _ in range(COLLISION_RETRIES):

@@ -6,7 +6,8 @@ nothing of what a channel is but its name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ def insert(connection: Connection, notice: Notice, *, now: datetime) -> bool:
     """Put it into the outbox; False where it is there, or where it ends an episode that never began."""
     if notice.resolves and not _began(connection, notice):
         return False
-    row = {name: getattr(notice, name) for name in _FIELDS} | {"facts": dict(notice.facts), "told_at": now}
+    row = {name: getattr(notice, name) for name in _FIELDS} | {"facts": _json(notice.facts), "told_at": now}
     return _insert_new(connection, notices, [row]) == 1
 
 
@@ -181,6 +182,17 @@ def _insert_new(connection: Connection, table: sa.Table, rows: list[dict[str, An
     return sum(
         connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount for row in rows
     )
+
+
+def _json(value: Any) -> Any:
+    """As JSON has it: what is no number is null, what is no value of JSON is text."""
+    if isinstance(value, Mapping):
+        return {str(name): _json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
 def _recorded(row: RowMapping) -> RecordedNotice:
