@@ -33,7 +33,7 @@ from fraud_pipeline.adapters.kafka.envelope import (
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.label import parse_label
 from fraud_pipeline.domain.transaction import CHANNELS, FieldReader, Label, LabelChange, Transaction, parse_transaction
-from fraud_pipeline.errors import InvalidTransaction
+from fraud_pipeline.errors import InvalidTransaction, Violation
 
 __all__ = [
     "ATTACHED", "HEADERS", "MAX_VALUE_BYTES", "REQUEUED_FROM", "ROLE", "SOURCE", "BadCode", "BadMessage", "Headers",
@@ -45,6 +45,8 @@ __all__ = [
 ROLE: Final = "role"
 SOURCE: Final = "source"
 ATTACHED: Final = "decision"
+OF_A_HISTORY: Final = ("simulation", "import")
+"""Sources whose labels may bring the time at which they became known: it lies in the data, not on the recorder's clock."""
 
 
 def transaction_message(t: Transaction, *, decision: bytes | None = None) -> Message:
@@ -91,9 +93,11 @@ def label_message(change: LabelChange, label: Label) -> Message:
     return Message(change.customer_id.encode(), _json(value), HEADERS["label"])
 
 
-def inbox_message(label: Label) -> Message:
-    """A label for the inbox `labels`. Its `known_at` stays behind: the recorder stamps its own."""
-    named = ("transaction_id", "is_fraud", "source", "author")
+def inbox_message(label: Label, *, with_time: bool = False) -> Message:
+    """A label for the inbox `labels`. Its `known_at` stays behind, since the recorder stamps its own; but a history that is
+    told again has times of its own (`with_time`).
+    """
+    named = ("transaction_id", "is_fraud", "source", "author", *(("known_at",) if with_time else ()))
     value = {name: getattr(label, name) for name in named}
     return Message(label.transaction_id.encode(), _json(value), HEADERS["label"])
 
@@ -155,14 +159,42 @@ def attached_decision(headers: Headers, *, transaction: Transaction | None = Non
 def read_inbox_label(
     value: bytes | None, headers: Headers, *, known_at: datetime, default_author: str = "unknown"
 ) -> Label:
-    """A label of the inbox; `known_at` is the recorder's clock. Raises BadMessage."""
+    """A label of the inbox; `known_at` is the recorder's clock. Raises BadMessage.
+
+    A label of a simulated or imported history may bring the time at which it became known; of all others the recorder knows
+    better.
+    """
     kind = kind_of(headers, b"label")
     if kind != b"label":
         raise unknown_type(kind, "label")
+    payload = object_of(value)
     try:
-        return parse_label(object_of(value), known_at=known_at, default_author=default_author)
+        label = parse_label(payload, known_at=known_at, default_author=default_author)
     except InvalidTransaction as err:
         raise BadMessage("invalid_label", err.message, remedy=err.remedy) from err
+    if label.source not in OF_A_HISTORY or payload.get("known_at") is None:
+        return label
+    return replace(label, known_at=_told_time(payload["known_at"], recorded_at=known_at))
+
+
+def _told_time(value: object, *, recorded_at: datetime) -> datetime:
+    """When a history's label became known, as its sender says."""
+    reader = FieldReader({"event_time": value})
+    moment = reader.event_time(None)
+    violations = [replace(violation, field="known_at") for violation in reader.violations]
+    if not violations and moment is not None and moment > recorded_at:
+        violations = [
+            Violation(
+                "known_at", str(value)[:80], f"is later than the recorder's clock, {recorded_at:%Y-%m-%dT%H:%M:%SZ}"
+            )
+        ]
+    if violations:
+        raise BadMessage(
+            "invalid_label", "; ".join(str(violation) for violation in violations),
+            remedy="Send the time at which the label became known, or none: then it is that of its arrival.",
+        )  # fmt: skip
+    assert moment is not None
+    return moment
 
 
 def _label_change(payload: dict[str, Any]) -> LabelChange:

@@ -257,7 +257,9 @@ class Production:
                 if self._stop.is_set():
                     return
             heapq.heappop(self._to_come)
-            message = inbox_message(label.at(known_us))
+            # A history's labels bring their times; one whose time has not come is known now.
+            told = self._timed and known_us <= self._now() * 1e6
+            message = inbox_message(label.at(known_us), with_time=told)
             if not self._put(self.tally.labels, inbox, message.value, message.key, list(message.headers)):
                 return
 

@@ -36,7 +36,7 @@ from fraud_pipeline.adapters.ledger_records import Alert
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.explanation import Reason
 from fraud_pipeline.domain.iso_codes import COUNTRIES
-from fraud_pipeline.domain.transaction import CHANNELS, Label, LabelChange, Transaction
+from fraud_pipeline.domain.transaction import CHANNELS, Label, LabelChange, LabelSource, Transaction
 from fraud_pipeline.errors import InputError
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -149,6 +149,38 @@ def test_a_label_comes_back_from_the_inbox_with_the_recorders_clock() -> None:
     assert read_inbox_label(b'{"transaction_id":"t9","is_fraud":false,"known_at":"2001"}', None, known_at=NOW) == Label(
         "t9", False, "analyst", "unknown", NOW
     )
+
+
+@pytest.mark.parametrize("source", ["simulation", "import"])
+def test_a_historys_label_keeps_the_time_at_which_it_became_known(source: LabelSource) -> None:
+    label = replace(LABEL, source=source, known_at=NOW - timedelta(days=80, microseconds=7))
+    message = inbox_message(label, with_time=True)
+    assert read_inbox_label(message.value, list(message.headers), known_at=NOW) == label
+    without = inbox_message(label)
+    assert read_inbox_label(without.value, list(without.headers), known_at=NOW) == replace(label, known_at=NOW)
+
+
+@pytest.mark.parametrize("source", ["chargeback", "analyst"])
+def test_of_everyone_elses_labels_the_recorder_knows_when_they_came(source: LabelSource) -> None:
+    message = inbox_message(replace(LABEL, source=source, known_at=NOW - timedelta(days=80)), with_time=True)
+    assert read_inbox_label(message.value, list(message.headers), known_at=NOW).known_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("known_at", "why"),
+    [
+        ((NOW + timedelta(seconds=1)).isoformat(), "is later than the recorder's clock"),
+        ("1969-12-31T23:59:59Z", "must lie between 1970 and 2199"),
+        ("2026-03-01T00:00:00", "must be an RFC 3339 time with its zone"),
+        (1_700_000_000, "must be an RFC 3339 time with its zone"),
+    ],
+)
+def test_a_historys_label_with_an_impossible_time_is_refused(known_at: object, why: str) -> None:
+    value = orjson.dumps({"transaction_id": "t9", "is_fraud": True, "source": "simulation", "known_at": known_at})
+    with pytest.raises(BadMessage, match=why) as caught:
+        read_inbox_label(value, None, known_at=NOW)
+    assert caught.value.code == "invalid_label"
+    assert str(caught.value.message).startswith("known_at=")
 
 
 @pytest.mark.parametrize(
