@@ -159,6 +159,12 @@ def rolled_back_versions(history: Iterable[Promotion]) -> frozenset[int]:
     return frozenset(versions)
 
 
+def put_back_by_hand(history: Iterable[Promotion]) -> bool:
+    """Whether a person made the present champion champion again after a rollback had taken it away: they know why."""
+    rows = list(history)
+    return bool(rows) and rows[-1].kind == "forced" and rows[-1].version in rolled_back_versions(rows[:-1])
+
+
 def _version_name(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
 
