@@ -207,6 +207,21 @@ class Settings(BaseSettings):
         ),
     )
 
+    sensor_interval_s: int = Field(
+        60,
+        ge=1,
+        le=3_600,
+        description="Dagster: seconds between two looks of its sensors (days that have ended, drift, what must be made).",
+    )
+    data_retention_days: int = Field(
+        0,
+        ge=0,
+        description=(
+            "Days after which stored days, reports and models that nothing needs any more are deleted (`fraud retention`, and the "
+            "daily job); 0 keeps everything, and no day that features, training or a report still reads is deleted."
+        ),
+    )
+
     metrics_host: str = Field(
         "127.0.0.1", description="Address that the metrics of the stream's processes listen on (`fraud sink`)."
     )
@@ -296,6 +311,11 @@ class Settings(BaseSettings):
         0.01, gt=0, le=1, description="Notices: share of degraded decisions within ten minutes that is told."
     )
 
+    service_url: str = Field(
+        "",
+        description="Where browsers reach the scoring service, for links to its drift pages. [http://FRAUD_REST_HOST:FRAUD_REST_PORT]",
+    )
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -353,7 +373,9 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("notify_webhook_url", "notify_slack_url", "notify_pagerduty_url", "watch_urls", "notify_smtp_url")
+    @field_validator(
+        "notify_webhook_url", "notify_slack_url", "notify_pagerduty_url", "watch_urls", "notify_smtp_url", "service_url"
+    )
     @classmethod
     def _are_addresses(cls, value: SecretStr | str, info: ValidationInfo) -> SecretStr | str:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -79,7 +79,12 @@ class LogDays:
         table = minute_closings.c
         with self._database.reading() as connection:
             for writer, (_, held) in self._held(connection).items():
-                query = sa.select(sa.func.max(table.minute)).where(table.writer == writer, table.sequence <= held)
+                query = (  # by the index, from the newest on: a sensor asks every few seconds
+                    sa.select(table.minute)
+                    .where(table.writer == writer, table.sequence <= held)
+                    .order_by(table.minute.desc())
+                    .limit(1)
+                )
                 minute = connection.execute(query).scalar()
                 found[writer] = None if minute is None else _day_closed_with(int(minute))
         return found
@@ -151,8 +156,8 @@ class LogDays:
         """The place at which the writer closed the day's last minute."""
         table = minute_closings.c
         last = _first_minute(day) + DAY_MINUTES - 1
-        query = sa.select(sa.func.min(table.sequence)).where(table.writer == writer, table.minute >= last)
-        found = connection.execute(query).scalar()
+        query = sa.select(table.sequence).where(table.writer == writer, table.minute >= last).order_by(table.minute)
+        found = connection.execute(query.limit(1)).scalar()
         return None if found is None else int(found)
 
     @staticmethod
@@ -160,8 +165,8 @@ class LogDays:
         """The place before which the writer's day ends: of its first payment after midnight, or where it was closed before."""
         table, midnight = minute_closings.c, _midnight(day + timedelta(days=1))
         early = _first_minute(day) + DAY_MINUTES - SEARCH_FROM_MINUTES
-        query = sa.select(sa.func.max(table.sequence)).where(table.writer == writer, table.minute < early)
-        lower = max(lower, int(connection.execute(query).scalar() or 0))
+        query = sa.select(table.sequence).where(table.writer == writer, table.minute < early).order_by(table.minute.desc())
+        lower = max(lower, int(connection.execute(query.limit(1)).scalar() or 0))
         first = (
             sa.select(transactions.c.sequence)
             .where(
