@@ -15,6 +15,7 @@ from fraud_pipeline.adapters.feature_store import FeatureStore
 from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_store import ModelStore
+from fraud_pipeline.adapters.notices.registry_look import OpenRegistry, RegistryLook
 from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.adapters.training_rows import TrainingRowReader
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
@@ -82,6 +83,20 @@ class ExperimentRun(dg.ConfigurableResource[Any]):
         mlflow.end_run()
 
 
+def _registry_opener(settings: Settings) -> OpenRegistry:
+    """Opens the registry where there is one: looking makes none."""
+    database = settings.mlflow_tracking_uri.partition("sqlite:///")[2]
+
+    def open_registry(cache: Path) -> Any:
+        from fraud_pipeline.adapters.model_registry import ModelRegistry
+
+        if database and not Path(database).exists():
+            return None
+        return ModelRegistry.open(settings.mlflow_tracking_uri, artifact_root=settings.artifacts_dir, cache_dir=cache)
+
+    return open_registry
+
+
 def resources_for(settings: Settings) -> dict[str, Any]:
     """Every resource by the name that assets ask for."""
     store, source = DatasetStore(settings.home), SourceStore(settings.home)
@@ -107,5 +122,6 @@ def resources_for(settings: Settings) -> dict[str, Any]:
         "models": ModelStore(settings.home),
         "ledger": LedgerConnection(url=settings.ledger_url),
         "registry": registry,
+        "registry_look": RegistryLook(_registry_opener(settings)),
         "mlflow": ExperimentRun(tracking_uri=settings.mlflow_tracking_uri, registry=registry),
     }

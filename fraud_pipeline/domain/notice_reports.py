@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fraud_pipeline.domain.notice import Notice, RecordedNotice, Severity, without_secrets
@@ -16,6 +16,8 @@ from fraud_pipeline.domain.promotion import Promotion
 
 NO_PAYMENTS: Final = "payments"
 """The field that is broken where there is nothing to judge."""
+REGISTRY_AWAY_FOR: Final = timedelta(minutes=3)
+"""It is looked at once a minute, and nothing is decided by it: a restart wakes nobody."""
 _SHOWN: Final = 10
 _LONGEST_SUBJECT: Final = 80
 _LONGEST_ERROR: Final = 600
@@ -136,6 +138,21 @@ def champion_condition(version: int, problem: str | None, *, at: datetime, link:
     )
 
 
+def registry_condition(away: str | None, *, at: datetime) -> Condition:
+    """Whether MLflow could be looked at; `away` says why not."""
+    return Condition(
+        "degraded",
+        "mlflow",
+        away is not None,
+        at=at,
+        title="MLflow does not answer",
+        text=f"{without_secrets(away)} What serves a model goes on; nothing is trained, promoted or fetched meanwhile."
+        if away
+        else "MLflow answers again.",
+        begins_after=REGISTRY_AWAY_FOR,
+    )
+
+
 def promotion_notice(promotion: Promotion, *, link: str | None) -> Notice:
     """What tells of a row of `promotions`."""
     version, before = promotion.version, promotion.previous_version
@@ -180,6 +197,12 @@ def gate_notice(version: int, *, reason: str, failed: Sequence[str], at: datetim
 def gate_episode(version: int) -> str:
     """A candidate is judged once."""
     return f"version-{version}"
+
+
+def run_over(told: RecordedNotice, *, made_since: bool, at: datetime) -> Condition:
+    """Whether what a failed run should have made has been made since."""
+    text = "A later run has made what this one should have." if made_since else told.notice.text
+    return Condition("run_failed", subject_of(told.notice), not made_since, at=at, text=text)
 
 
 def run_condition(

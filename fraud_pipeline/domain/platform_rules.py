@@ -6,13 +6,14 @@ samples of the last ten minutes, as Prometheus' `increase` does: a counter that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final, Literal
 
-from fraud_pipeline.domain.notice_conditions import Condition
+from fraud_pipeline.domain.notice import RecordedNotice
+from fraud_pipeline.domain.notice_conditions import Condition, subject_of
 
 WINDOW: Final = timedelta(minutes=10)
 """What growths and shares are taken over: long enough for a share, short enough to wake somebody in time."""
@@ -95,12 +96,24 @@ def judge_target(target: Target, *, limits: Limits, now: datetime) -> Iterator[C
     figures = target.figures
     if figures is None:
         return
-    yield _lag(target, figures, limits, now)
-    yield _dead_letters(target, figures, limits, now)
-    if figures.role != "sink":
-        yield from _degraded(target, figures, limits, now)
     if figures.role == "service":
         yield _stores(target, figures, now)
+    else:
+        yield _lag(target, figures, limits, now)
+        yield _dead_letters(target, figures, limits, now)
+    if figures.role != "sink":
+        yield from _degraded(target, figures, limits, now)
+
+
+def no_longer_watched(
+    opened: Iterable[RecordedNotice], addresses: Collection[str], *, now: datetime
+) -> list[Condition]:
+    """Ends what was told of an address that is not watched any more: nobody would ever see it end."""
+    return [
+        Condition(each.notice.kind, subject_of(each.notice), False, at=now, text="Its address is no longer watched.")
+        for each in opened
+        if "address" in each.notice.facts and each.notice.facts["address"] not in addresses
+    ]
 
 
 def _away(target: Target, now: datetime) -> Condition:

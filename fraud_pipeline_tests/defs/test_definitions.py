@@ -80,6 +80,7 @@ def test_jobs_schedules_and_sensors(definitions: dg.Definitions) -> None:
     assert schedules == {"weekly_retrain": "0 4 * * 1"}
     assert {s.name for s in definitions.sensors or ()} == {
         "day_automation", "drift_retrain", "drift_retrain_done", "failed_runs",
+        "observe_platform", "deliver_notices", "tell_failed_runs",
     }  # fmt: skip
     assert all(s.default_status == dg.DefaultSensorStatus.RUNNING for s in definitions.sensors or ())
 

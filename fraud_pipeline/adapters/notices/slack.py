@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from fraud_pipeline.adapters.notices.channel import Attempt, address_secrets
-from fraud_pipeline.adapters.notices.http_post import post
+from fraud_pipeline.adapters.notices.http_exchange import post
 from fraud_pipeline.adapters.notices.webhook import Post
 from fraud_pipeline.domain.notice import Notice, RecordedNotice, Severity
 

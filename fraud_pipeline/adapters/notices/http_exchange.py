@@ -1,4 +1,4 @@
-"""One HTTP POST within one deadline: no redirect is followed, no proxy is used, and little of the answer is read.
+"""One HTTP request within one deadline: no redirect is followed, no proxy is used, and the answer is read up to a limit.
 
 A receiver that hangs, or sends a byte a second, costs the deadline and no more.
 """
@@ -9,6 +9,7 @@ import http.client
 import ssl
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -17,45 +18,65 @@ from urllib.parse import SplitResult, urlsplit
 from fraud_pipeline.adapters.notices.channel import SEND_TIMEOUT_S, NotDelivered, Refused
 from fraud_pipeline.adapters.notices.deadline import Deadline
 
-_READ: Final = 600
-"""Bytes of an answer that are read: as much as an error says."""
-_TOO_MANY: Final = 429
-_TRY_LATER: Final = (408, 425, _TOO_MANY)
+_SAID: Final = 600
+"""Bytes of an answer to a POST that are read: as much as an error says."""
+_TRY_LATER: Final = (408, 425, 429)
 """What a receiver says for a time, of the 4xx."""
 _AGENT: Final = "fraud-pipeline"
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; `body` up to the limit."""
+
+    status: int
+    retry_after: str
+    body: bytes
+
+
 def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = SEND_TIMEOUT_S) -> None:
-    """POST it. NotDelivered where it may work later (no answer, 408, 425, 429, 5xx), Refused for another answer than 2xx."""
-    status, retry_after, said = _exchange(url, body, headers, timeout_s)
-    if 200 <= status < 300:
+    """POST JSON. NotDelivered where it may work later (no answer, 408, 425, 429, 5xx), Refused for another answer than 2xx."""
+    sent = {"Content-Type": "application/json", **headers}
+    answer = exchange("POST", url, body, sent, timeout_s=timeout_s, longest=_SAID)
+    if 200 <= answer.status < 300:
         return
-    answer = f"HTTP {status}{f': {said}' if said else ''}"
-    if status in _TRY_LATER or status >= 500:
-        raise NotDelivered(answer, retry_after=_wait(retry_after))
-    if 300 <= status < 400:
-        raise Refused(f"HTTP {status}: it leads elsewhere, and redirects are not followed; set the address itself")
-    raise Refused(answer)
+    said = answer.body.decode("utf-8", "replace").strip()
+    reason = f"HTTP {answer.status}: {said}" if said else f"HTTP {answer.status}"
+    if answer.status in _TRY_LATER or answer.status >= 500:
+        raise NotDelivered(reason, retry_after=_wait(answer.retry_after))
+    if 300 <= answer.status < 400:
+        raise Refused(
+            f"HTTP {answer.status}: it leads elsewhere, and redirects are not followed; set the address itself"
+        )
+    raise Refused(reason)
 
 
-def _exchange(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, str, str]:
-    """The status, Retry-After and the beginning of the answer."""
+def get(url: str, *, timeout_s: float, longest: int) -> bytes:
+    """GET a page. NotDelivered for no answer or another one than 200."""
+    answer = exchange("GET", url, None, {}, timeout_s=timeout_s, longest=longest)
+    if answer.status != 200:
+        raise NotDelivered(f"HTTP {answer.status}")
+    return answer.body
+
+
+def exchange(
+    method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float, longest: int
+) -> Answer:
+    """Whatever is answered. NotDelivered for no answer within the time, Refused where the certificate is not trusted."""
     parts = urlsplit(url)
     connection = _connection(parts, timeout_s)
     with closing(connection), Deadline(timeout_s, lambda: connection.sock) as deadline:
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            sent = {"Content-Type": "application/json", "User-Agent": _AGENT, "Connection": "close", **headers}
-            connection.request("POST", target, body, sent)
+            connection.request(method, target, body, {"User-Agent": _AGENT, "Connection": "close", **headers})
             response = connection.getresponse()
-            said = response.read(_READ).decode("utf-8", "replace")
+            return Answer(response.status, response.getheader("Retry-After", ""), response.read(longest))
         except ssl.SSLCertVerificationError as err:
             raise Refused(f"its certificate is not trusted: {err.verify_message}") from err
         except (OSError, http.client.HTTPException) as err:
             if deadline.over or isinstance(err, TimeoutError):
                 raise NotDelivered(f"no answer within {timeout_s:g} s") from err
             raise NotDelivered(f"no answer: {str(err) or type(err).__name__}") from err
-        return response.status, response.getheader("Retry-After", ""), said
 
 
 def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
