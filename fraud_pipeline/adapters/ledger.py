@@ -293,10 +293,9 @@ class Ledger:
             return True
         try:
             with self._database.writing() as connection:
-                ledger_history.apply_action(connection, action, observation, verdict=verdict, now=now)
+                return ledger_history.apply_action(connection, action, observation, verdict=verdict, now=now)
         except ConstraintViolated:
             return False
-        return True
 
     def note_run(self, run_key: str, *, outcome: RunState, run_id: str) -> bool:
         """Write a requested run's state beside its attempt; False where no such run was requested."""

@@ -69,8 +69,8 @@ def apply_action(
     *,
     verdict: Mapping[str, Any],
     now: datetime,
-) -> None:
-    """Write what `next_action` decided. SQLAlchemy's IntegrityError where someone else has just done the same."""
+) -> bool:
+    """Write what `next_action` decided. SQLAlchemy's IntegrityError, or False, where someone else has just done the same."""
     if action.kind == "open":
         connection.execute(
             sa.insert(drift_episodes).values(
@@ -81,7 +81,10 @@ def apply_action(
                 open_slot=1,
             )
         )
-    if action.starts_run and not _has_attempt(connection, action):
+    if action.renews is not None:
+        seen = sa.and_(drift_attempts.c.run_key == action.run_key, drift_attempts.c.requested_at == action.renews)
+        return connection.execute(sa.update(drift_attempts).where(seen).values(requested_at=now)).rowcount == 1
+    if action.starts_run:
         connection.execute(
             sa.insert(drift_attempts).values(
                 episode_id=action.episode_id,
@@ -97,17 +100,13 @@ def apply_action(
             .where(drift_episodes.c.episode_id == action.episode_id, drift_episodes.c.closed_at.is_(None))
             .values(closed_at=observation.as_of, close_reason=action.reason, open_slot=None)
         )
+    return True
 
 
 def note_run(connection: Connection, run_key: str, *, outcome: RunState, run_id: str) -> bool:
     """Write the state of a requested run beside its attempt; False where no such run was requested."""
     update = sa.update(drift_attempts).where(drift_attempts.c.run_key == run_key)
     return connection.execute(update.values(outcome=outcome, run_id=run_id)).rowcount == 1
-
-
-def _has_attempt(connection: Connection, action: EpisodeAction) -> bool:
-    query = sa.select(drift_attempts.c.attempt).where(drift_attempts.c.run_key == action.run_key)
-    return connection.execute(query).first() is not None
 
 
 def _episode(connection: Connection, row: RowMapping) -> DriftEpisode:

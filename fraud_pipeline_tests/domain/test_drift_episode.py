@@ -63,8 +63,46 @@ def test_a_second_look_at_the_same_verdict_asks_for_nothing():
 
 
 def test_a_request_whose_run_never_started_is_made_again_under_the_same_key():
-    action = act(episode(attempt(1)), DRIFT)
-    assert (action.kind, action.run_key) == ("request", "1:1")
+    just_asked = episode(attempt(1))
+    assert act(just_asked, DRIFT, now=NOW + timedelta(seconds=59)).kind == "none"
+    action = act(just_asked, DRIFT, now=NOW + timedelta(minutes=1))
+    assert (action.kind, action.run_key, action.renews) == ("request", "1:1", NOW)
+
+
+def test_an_episode_opens_at_once_and_its_training_waits_for_labels():
+    action = act(None, DRIFT, shortage="3 of 30 new mature frauds are known")
+    assert (action.kind, action.starts_run) == ("open", False)
+    assert "Episode 1 opens and waits for labels: 3 of 30" in action.reason
+    waiting = act(episode(), DRIFT, shortage="20 of 30 new mature frauds are known")
+    assert (waiting.kind, "waits for labels: 20 of 30" in waiting.reason) == ("none", True)
+    assert act(episode(), DRIFT).run_key == "1:1"
+    failed = episode(attempt(1, "failed"))
+    assert "waits for labels" in act(failed, DRIFT, now=NOW + DAY, shortage="5 of 30").reason
+
+
+def test_an_open_episode_waits_for_a_training_that_runs_for_another_reason():
+    assert "a training is running" in act(episode(), DRIFT, training_in_progress=True).reason
+
+
+@pytest.mark.parametrize("set_back", [timedelta(minutes=1), 30 * DAY, 400 * DAY])
+def test_a_clock_that_was_set_back_holds_nothing_up(set_back: timedelta):
+    assert act(episode(attempt(1, "failed")), DRIFT, now=NOW - set_back).run_key == "1:2"
+    assert act(episode(attempt(1)), DRIFT, now=NOW - set_back).run_key == "1:1"
+
+
+def test_a_clock_that_was_set_ahead_starts_one_attempt_and_no_more_than_three():
+    ahead = NOW + 3_000 * DAY
+    assert act(episode(attempt(1, "failed")), DRIFT, now=ahead).run_key == "1:2"
+    assert act(episode(attempt(1, "succeeded")), DRIFT, now=ahead).kind == "none"
+    assert act(episode(*(attempt(n, "failed") for n in (1, 2, 3))), DRIFT, now=ahead).kind == "none"
+    closed = episode(attempt(1, "succeeded"), closed_at=AS_OF)
+    assert "cools down" in act(closed, DRIFT, now=ahead).reason
+
+
+def test_a_report_of_an_older_day_neither_closes_nor_asks():
+    for older in (replace(DRIFT, as_of=AS_OF - DAY), replace(CALM, as_of=AS_OF - DAY)):
+        action = act(episode(attempt(1, "failed")), older, now=NOW + DAY)
+        assert (action.kind, "before the episode opened" in action.reason) == ("none", True)
 
 
 def test_an_episode_opened_just_before_a_crash_still_gets_its_first_run():
