@@ -222,6 +222,31 @@ class Settings(BaseSettings):
         ),
     )
 
+    retrain_min_frauds: int = Field(
+        30,
+        ge=0,
+        description=(
+            "Drift: new frauds with mature labels that a retraining asks for, counted from the last day that the champion learned; 0 asks "
+            "for none."
+        ),
+    )
+    shadow_days: int = Field(
+        0,
+        ge=0,
+        le=90,
+        description=(
+            "Days of data that a candidate which passed its gates decides in shadow before it is promoted; 0 promotes it at once."
+        ),
+    )
+    watch_days: int = Field(
+        7,
+        ge=0,
+        le=90,
+        description=(
+            "Days of data after a promotion in which a model that breaks its limits is rolled back by itself; 0 watches none."
+        ),
+    )
+
     metrics_host: str = Field(
         "127.0.0.1", description="Address that the metrics of the stream's processes listen on (`fraud sink`)."
     )
