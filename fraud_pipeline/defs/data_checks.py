@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from fraud_pipeline.adapters.data_profiles import feature_profile
 from fraud_pipeline.adapters.dataset_store import DatasetStore
+from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.adapters.expectations import DayVerdict, validate_days, validate_features, validate_transactions
 from fraud_pipeline.defs.pages import table
-from fraud_pipeline.defs.partitions import days_of_run, last_closed_day
+from fraud_pipeline.defs.partitions import days_of_run, has_stream, last_closed_day
 from fraud_pipeline.domain.feature_spec import FEATURE_NAMES
 from fraud_pipeline.settings import Settings
 
@@ -82,17 +83,20 @@ def features_suite(
         dg.AssetCheckSpec(
             "newest_day_is_fresh",
             asset="transactions",
-            description="The newest day is yesterday's, or the last of a history.",
+            description="The newest day is yesterday's, or the last of a history, or the newest that has ended in the log.",
         ),
     ]
 )
 def transactions_over_time(
-    context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[DatasetStore], settings: dg.ResourceParam[Settings]
-) -> Iterator[dg.AssetCheckResult]:
+    context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[DatasetStore], source: dg.ResourceParam[DaySource],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetCheckResult]:  # fmt: skip
     """Warnings about a day as a whole, against the days before it."""
     rows = _rows(store)
     days = [day for day in _stored(store, "transactions", context) if day in rows]
-    verdicts = validate_days(rows, judged=days, as_of=last_closed_day(settings.home) + timedelta(days=1))
+    newest = source.ended_through() if has_stream(settings) else last_closed_day(settings.home)
+    newest = source.source.manifest().end - timedelta(days=1) if newest is None else newest
+    verdicts = validate_days(rows, judged=days, as_of=newest + timedelta(days=1))
     for name in ("volume_is_like_recent_days", "newest_day_is_fresh"):
         yield _warning("transactions", name, verdicts)
 

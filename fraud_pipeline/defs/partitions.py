@@ -9,6 +9,7 @@ import dagster as dg
 
 from fraud_pipeline.adapters.dataset_schemas import days_between
 from fraud_pipeline.adapters.source_store import SourceStore
+from fraud_pipeline.settings import Settings
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2010-01-01")
 """Stands for the days until the code location is loaded: `fit_days` puts the home's own in its place."""
@@ -29,29 +30,40 @@ DAYS_WITHOUT_WORLD = 120
 """What an empty home shows: as many days as the demo would simulate."""
 
 
-def fit_days(assets: Iterable[Any], *, home: Path, today: date) -> list[Any]:
-    """The assets with the days of the world in `home` as the partitions of every daily one."""
-    days = world_days(home, today=today)
+def has_stream(settings: Settings) -> bool:
+    """Whether a stream fills the home's ledger: then days end in its log, and a past one may be served at any time."""
+    return bool(settings.kafka_bootstrap_servers) or settings.stream_file.exists()
+
+
+def fit_days(assets: Iterable[Any], *, home: Path, today: date, stream: bool = False) -> list[Any]:
+    """The assets with the days of the world in `home` as the partitions of every daily one.
+
+    With a `stream` they have no condition of their own: those go by the machine's clock (see `defs.served_days`).
+    """
+    days = world_days(home, today=today, stream=stream)
 
     def fitted(spec: dg.AssetSpec) -> dg.AssetSpec:
-        return spec if spec.partitions_def is None else spec.replace_attributes(partitions_def=days)
+        if spec.partitions_def is None:
+            return spec
+        condition = None if stream else spec.automation_condition
+        return spec.replace_attributes(partitions_def=days, automation_condition=condition)
 
     return [asset.map_asset_specs(fitted) if isinstance(asset, dg.AssetsDefinition) else asset for asset in assets]
 
 
-def world_days(home: Path, *, today: date) -> dg.DailyPartitionsDefinition:
-    """From the world's first day on; open at its end, unless it is a history of long ago."""
-    start, end = world_span(home, today=today)
+def world_days(home: Path, *, today: date, stream: bool = False) -> dg.DailyPartitionsDefinition:
+    """From the world's first day on; open at its end, unless it is a history of long ago without a stream."""
+    start, end = world_span(home, today=today, stream=stream)
     return dg.DailyPartitionsDefinition(start_date=str(start), end_date=None if end is None else str(end))
 
 
-def world_span(home: Path, *, today: date) -> tuple[date, date | None]:
+def world_span(home: Path, *, today: date, stream: bool = False) -> tuple[date, date | None]:
     """The world's first day, and the day after its last one; None where live payments may continue it."""
     source = SourceStore(home)
     if not source.exists():
         return today - timedelta(days=DAYS_WITHOUT_WORLD), None
     world = source.manifest()
-    if world.end >= today - timedelta(days=CONTINUED_FOR_DAYS):
+    if stream or world.end >= today - timedelta(days=CONTINUED_FOR_DAYS):
         return world.start, None
     newest_label = max(source.days("labels"), default=world.start)
     return world.start, min(today, max(world.end, newest_label + timedelta(days=1)))
