@@ -105,6 +105,8 @@ class ReplicaRuntime(LiveRuntime):
         fetch = fetcher(settings.bundles_dir, settings.mlflow_tracking_uri, settings.artifacts_dir)
         self.models = ModelSlot(self.ledger, fetch, now=utc_now, challenger_share=settings.challenger_share)
         self.models.refresh()
+        if self.models.champion is None:
+            self._wait_for_champion(self.models)
         topics = Topics(settings.topic_prefix)
         partitions = self._partitions(topics.transactions)
         self.view = StateView(
@@ -127,6 +129,12 @@ class ReplicaRuntime(LiveRuntime):
             topic=topics.transactions, partitions=partitions, journals=self._folder, journal_limit=settings.journal_limit,
             currency=settings.currency, time_zone=settings.time_zone,
         )  # fmt: skip
+
+    def _wait_for_champion(self, models: ModelSlot) -> None:
+        """By failing, which is tried again: the state begins from the landed history, whole when a champion was trained on it."""
+        if (refused := models.refused) is not None:
+            raise DependencyError(f"Version {refused.version} is refused: {refused.reason}")
+        raise DependencyError("There is no champion yet.", remedy="Train and promote one: `fraud run`.")
 
     async def _start_scorer(self) -> None:
         assert self.replica is not None

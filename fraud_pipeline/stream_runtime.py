@@ -18,7 +18,7 @@ from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
 from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.live_state import LiveStateStore
-from fraud_pipeline.adapters.model_slot import ModelSlot, fetcher
+from fraud_pipeline.adapters.model_slot import POLL_S, ModelSlot, fetcher
 from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView, view_prefix
 from fraud_pipeline.adapters.stream.admission import Admission
 from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
@@ -86,6 +86,8 @@ class StreamRuntime:
             warm()
             self.models = self._models(ledger)
             opened.callback(self.models.close)
+            if settings.kafka_bootstrap_servers and not self._has_champion(self.models):
+                return
             group = f"{settings.topic_prefix}{GROUP}"
             events = self._open_log(settings, self.topics, group, instance)
             opened.callback(events.close)
@@ -114,6 +116,19 @@ class StreamRuntime:
             )  # fmt: skip
             opened.callback(keeper.close)
             self._work(self.loop, keeper, ledger)
+
+    def _has_champion(self, models: ModelSlot) -> bool:
+        """Wait for the first one; False where we are to stop before.
+
+        A state begins from the landed history, and that is whole when a champion was trained on it: a scorer that joined before
+        would begin from none.
+        """
+        if models.champion is None:
+            log.info("there is no champion yet: waiting for one (`fraud run` makes one)")
+        while models.champion is None:
+            if self._stopping.wait(POLL_S):
+                return False
+        return True
 
     def _work(self, loop: ScorerLoop, keeper: CheckpointKeeper, ledger: Ledger) -> None:
         loop.start()

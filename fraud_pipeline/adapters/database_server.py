@@ -57,6 +57,13 @@ class DatabaseServer:
                 ) from err
         return True
 
+    def create_missing_superuser(self, name: str) -> None:
+        """A user who may do everything and needs no password: for a server of our own on loopback."""
+        with self._connected() as connection:
+            if connection.exec_driver_sql("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).first() is None:
+                quoted = connection.dialect.identifier_preparer.quote_identifier(name)
+                connection.exec_driver_sql(f"CREATE ROLE {quoted} LOGIN SUPERUSER")
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the lock; whoever comes meanwhile waits."""
