@@ -33,6 +33,7 @@ from fraud_pipeline.adapters.kafka.connection import (
     dependency_error,
     producer_config,
 )
+from fraud_pipeline.adapters.kafka.replay_reader import REFUSED, replayed
 from fraud_pipeline.adapters.stream.event_log import Fenced, LogRecord, Output, SharedMessage, TransactionAborted
 from fraud_pipeline.errors import DependencyError, FraudError, InputError, StateError
 
@@ -56,7 +57,6 @@ ANY_PARTITION: Final = -1
 IN_TURN: Final = 2
 """Producers that make transactions by turns. While the markers of one are being written its producer may not begin another, and
 asks again for 20 ms (measured on Kafka 4.4); meanwhile the other one goes ahead. Never do both have one open."""
-REPLAY_BATCH: Final = 10_000
 MOST_MISSED: Final = 10_000
 """Places between where a partition was to be read on and where the client began, that are read at once; more do not belong into
 memory, and no marks of transactions are so many."""
@@ -286,7 +286,7 @@ class KafkaLog:
             )
         elif error.fatal():
             raise Fenced(f"The consumer is no member any more: {error.str()}.")
-        elif error.code() in _REFUSED:
+        elif error.code() in REFUSED:
             raise dependency_error(self._settings, KafkaException(error), f"read {self.topic}")
         else:
             _log.warning("Kafka: %s", error.str())
@@ -306,39 +306,7 @@ class KafkaLog:
         return max(0, marks[1]) if marks is not None else 0
 
     def replay(self, partition: int, first: int, until: int) -> Iterator[Sequence[LogRecord]]:
-        if first >= until:
-            return
-        reader = Consumer({**consumer_config(self._settings, group=f"{self._group}.replay"), **_CONSUMER}, logger=_log)
-        try:
-            reader.assign([TopicPartition(self.topic, partition, first)])
-            yield from self._until(reader, partition, until)
-        finally:
-            reader.close()
-
-    def _until(self, reader: Consumer, partition: int, until: int) -> Iterator[Sequence[LogRecord]]:
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while True:
-            records, over = [], False
-            for message in reader.consume(REPLAY_BATCH, 0.2):
-                error = message.error()
-                if error is None:
-                    record = record_of(message)
-                    over = over or record.offset >= until
-                    if record.offset < until:
-                        records.append(record)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    over = over or int(message.offset() or 0) >= until
-                else:
-                    self._note(error, partition)
-            if records:
-                yield records
-                deadline = time.monotonic() + REQUEST_TIMEOUT_S
-            if over or (records and records[-1].offset == until - 1):
-                return
-            if time.monotonic() > deadline:
-                raise DependencyError(
-                    f"{self._name(partition)} could not be read up to {until}: the broker sends nothing."
-                )
+        return replayed(self._settings, self.topic, partition, first, until, group=f"{self._group}.replay")
 
     # Others' minutes
 
@@ -498,12 +466,6 @@ class KafkaLog:
         return f"{self.topic}[{partition}]"
 
 
-_REFUSED: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_VERSION,
-    }
-)  # fmt: skip
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, overload
 
 from fraud_pipeline.adapters.kafka.envelope import Headers, Message, Place
 from fraud_pipeline.errors import FraudError
@@ -20,6 +21,51 @@ class LogRecord:
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+
+@dataclass(slots=True, eq=False)
+class RecordColumns(Sequence[LogRecord]):
+    """Records of one partition in their order, by column; a `LogRecord` is made only where one is asked for."""
+
+    partition: int
+    offsets: Sequence[int]
+    received_us: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
+
+    @classmethod
+    def of(cls, records: Sequence[LogRecord]) -> RecordColumns:
+        """These records of one partition, at least one."""
+        if isinstance(records, RecordColumns):
+            return records
+        return cls(
+            records[0].partition, [each.offset for each in records], [each.received_us for each in records],
+            [each.key for each in records], [each.value for each in records], [each.headers for each in records],
+        )  # fmt: skip
+
+    def before(self, until: int) -> RecordColumns:
+        """Those before that place."""
+        kept = slice(bisect_left(self.offsets, until))
+        return RecordColumns(
+            self.partition, self.offsets[kept], self.received_us[kept], self.keys[kept], self.values[kept],
+            self.headers[kept],
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, place: int) -> LogRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[LogRecord]: ...
+    def __getitem__(self, place: int | slice) -> LogRecord | list[LogRecord]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        return LogRecord(
+            self.partition, self.offsets[place], self.received_us[place], self.keys[place], self.values[place],
+            self.headers[place],
+        )  # fmt: skip
 
 
 class Output(NamedTuple):

@@ -14,6 +14,7 @@ from fraud_pipeline.adapters.kafka.messages import (
     HEADERS,
     MAX_VALUE_BYTES,
     BadMessage,
+    Headers,
     attached_decision,
     read_log_message,
 )
@@ -27,7 +28,7 @@ from fraud_pipeline.domain.transaction import MAX_AGE, LabelChange, Transaction
 from fraud_pipeline.domain.transaction_batch import parse_transactions
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_PLAIN: Final = list(HEADERS["transaction"])
+PLAIN: Final = list(HEADERS["transaction"])
 """The headers of nearly every record."""
 
 
@@ -64,7 +65,7 @@ class Item:
 def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
     """What each record says, in their order."""
     items = [Item(record) for record in records]
-    _read_plain([item for item in items if _is_plain(item.record)], currency)
+    _read_plain([item for item in items if is_plain(item.record.headers, item.record.value)], currency)
     for item in items:
         if item.payment is None:
             _read_closely(item, currency)
@@ -73,9 +74,9 @@ def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
     return items
 
 
-def _is_plain(record: LogRecord) -> bool:
-    value = record.value
-    return record.headers == _PLAIN and value is not None and len(value) <= MAX_VALUE_BYTES
+def is_plain(headers: Headers, value: bytes | None) -> bool:
+    """Whether these are the headers of nearly every record, and its size."""
+    return headers == PLAIN and value is not None and len(value) <= MAX_VALUE_BYTES
 
 
 def _read_plain(items: Sequence[Item], currency: str) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fraud_pipeline.adapters.checkpoint_store import CheckpointStore
 from fraud_pipeline.adapters.stream.event_log import EventLog
 from fraud_pipeline.adapters.stream.intake import Item, read_records
+from fraud_pipeline.adapters.stream.portion import Portion, portion_of, portion_of_items, take_in_portion
 from fraud_pipeline.adapters.stream.stream_checkpoints import SHARED, History, StreamCheckpoints
 from fraud_pipeline.domain.feature_merged import MergedState
 from fraud_pipeline.domain.feature_writer import WriterState
@@ -95,15 +96,15 @@ class WriterStates:
         """Take in what the log holds from the state's place on; returns how many records."""
         first, done = state.offset, 0
         cuts = self._cuts(partition, first, until, merged)
-        for items in self.items(partition, first, until):
-            done += len(items)
+        for portion in self._portions(partition, first, until):
+            done += len(portion)
             start = 0
-            while cuts and cuts[0][0] <= items[-1].record.offset:
-                stop = next(i for i in range(start, len(items)) if items[i].record.offset >= cuts[0][0])
-                take_in(state, items[start:stop])
+            while cuts and cuts[0][0] <= portion.offsets[-1]:
+                stop = int(np.searchsorted(portion.offsets, cuts[0][0]))
+                take_in_portion(state, portion, start, stop)
                 state.clock_closed(cuts.pop(0)[1])
                 start = stop
-            take_in(state, items[start:])
+            take_in_portion(state, portion, start, len(portion))
             state.forget_closed(min(merged.closed[state.writer], state.closable))
             state.commit()
         for _, minute in cuts:
@@ -141,6 +142,20 @@ class WriterStates:
     def items(self, partition: int, first: int, until: int) -> Iterator[list[Item]]:
         """What the records at [first, until) say: from the ledger, as far as the log holds them no more."""
         begin = self._events.begins_at(partition)
+        yield from self._landed(partition, first, until, begin)
+        for records in self._events.replay(partition, max(first, begin), until):
+            yield read_records(records, currency=self._currency)
+
+    def _portions(self, partition: int, first: int, until: int) -> Iterator[Portion]:
+        """The same by column."""
+        begin = self._events.begins_at(partition)
+        for items in self._landed(partition, first, until, begin):
+            yield portion_of_items(items)
+        for records in self._events.replay(partition, max(first, begin), until):
+            yield portion_of(records, currency=self._currency)
+
+    def _landed(self, partition: int, first: int, until: int, begin: int) -> Iterator[list[Item]]:
+        """What the ledger has of the records before the log's begin."""
         if first < min(begin, until):
             if self._raw is None:
                 raise StateError(
@@ -148,8 +163,6 @@ class WriterStates:
                     remedy="Name the ledger that the sink writes (FRAUD_LEDGER_URL), or restore an older checkpoint's folder.",
                 )
             yield from self._raw.items(self.writers[partition], first, min(begin, until))
-        for records in self._events.replay(partition, max(first, begin), until):
-            yield read_records(records, currency=self._currency)
 
     def _cuts(self, partition: int, first: int, until: int, merged: MergedState) -> list[tuple[int, int]]:
         """Where the clock closed minutes: as `shared-state` said, and as the ledger says of what that may hold no more."""
@@ -161,16 +174,6 @@ class WriterStates:
         if self._raw is None or first >= min(self._events.begins_at(partition), until):
             return []
         return self._raw.clock_closings(self.writers[partition], first, until)
-
-
-def take_in(state: WriterState, items: Sequence[Item]) -> None:
-    """Take records of a replay into a writer's state, in their order, and move on past them."""
-    taken = entered(state, items)
-    state.take(
-        state.rows_of(taken.payments), state.label_rows_of(taken.labels), taken.positions, read=False, undoable=False
-    )
-    if items:
-        state.offset = items[-1].record.offset + 1
 
 
 @dataclass(frozen=True, slots=True)
