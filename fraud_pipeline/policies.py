@@ -5,6 +5,7 @@ from __future__ import annotations
 from fraud_pipeline.domain.drift_verdict import DriftLimits
 from fraud_pipeline.domain.evaluation import EvaluationSettings
 from fraud_pipeline.domain.gates import GateSettings
+from fraud_pipeline.domain.promotion_watch import WatchLimits
 from fraud_pipeline.domain.thresholds import Costs
 from fraud_pipeline.settings import Settings
 
@@ -41,3 +42,8 @@ def drift_limits(settings: Settings) -> DriftLimits:
         missed_ratio=settings.drift_missed_ratio,
         fraud_rate_ratio=settings.drift_fraud_rate_ratio,
     )
+
+
+def watch_limits(settings: Settings) -> WatchLimits:
+    """When a promoted model is taken back."""
+    return WatchLimits(days=settings.watch_days)

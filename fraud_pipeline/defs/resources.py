@@ -14,7 +14,9 @@ from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.adapters.feature_store import FeatureStore
 from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.model_slot import fetcher
 from fraud_pipeline.adapters.model_store import ModelStore
+from fraud_pipeline.adapters.new_frauds import NewFrauds
 from fraud_pipeline.adapters.notices.registry_look import OpenRegistry, RegistryLook
 from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.adapters.training_rows import TrainingRowReader
@@ -99,6 +101,8 @@ def _registry_opener(settings: Settings) -> OpenRegistry:
 
 def resources_for(settings: Settings) -> dict[str, Any]:
     """Every resource by the name that assets ask for."""
+    from fraud_pipeline.defs.sensors import request_retrain
+
     store, source = DatasetStore(settings.home), SourceStore(settings.home)
     feature_store = FeatureStore(store, CheckpointStore(settings.checkpoint_url), time_zone=settings.time_zone)
     training_sets = TrainingStore(settings.home)
@@ -122,6 +126,9 @@ def resources_for(settings: Settings) -> dict[str, Any]:
         "models": ModelStore(settings.home),
         "ledger": LedgerConnection(url=settings.ledger_url),
         "registry": registry,
+        "fetch_bundle": fetcher(settings.bundles_dir, settings.mlflow_tracking_uri, settings.artifacts_dir),
+        "new_frauds": NewFrauds(store, maturity_days=settings.label_maturity_days),
+        "start_training": request_retrain,
         "registry_look": RegistryLook(_registry_opener(settings)),
         "mlflow": ExperimentRun(tracking_uri=settings.mlflow_tracking_uri, registry=registry),
     }

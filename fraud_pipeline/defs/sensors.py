@@ -1,5 +1,6 @@
 """What starts or reports from outside the conditions: drift episodes, and runs that failed."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -7,18 +8,31 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.new_frauds import NewFrauds
 from fraud_pipeline.adapters.promotions import current_champion
 from fraud_pipeline.defs.automation import retrain
 from fraud_pipeline.defs.monitoring import newest_drift
-from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, RunState, next_action
+from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState, next_action
+from fraud_pipeline.domain.new_labels import label_shortage
+from fraud_pipeline.domain.promotion import Promotion
+from fraud_pipeline.settings import Settings
 
 EPISODE_TAG = "fraud/drift_episode"
-_IN_PROGRESS = [
+IN_PROGRESS = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
 ]
+
+StartTraining = Callable[[EpisodeAction], Any]
+"""From an action that asks for a training to what the sensor returns to have one started."""
+
+
+def request_retrain(action: EpisodeAction) -> dg.RunRequest:
+    """One run of `retrain`; Dagster starts no second one of the same key."""
+    return dg.RunRequest(run_key=action.run_key, tags={EPISODE_TAG: action.run_key})
 
 
 @dg.sensor(
@@ -27,7 +41,13 @@ _IN_PROGRESS = [
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="One retraining per drift episode: reads the newest drift report, keeps the episode in the ledger.",
 )
-def drift_retrain(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Ledger]) -> Any:
+def drift_retrain(
+    context: dg.SensorEvaluationContext,
+    ledger: dg.ResourceParam[Ledger],
+    new_frauds: dg.ResourceParam[NewFrauds],
+    settings: dg.ResourceParam[Settings],
+    start_training: dg.ResourceParam[StartTraining],
+) -> Any:
     """Ask for a retraining where the newest drift report calls for one that nobody has asked for yet."""
     champion, found = current_champion(ledger), newest_drift(context.instance)
     if champion is None or found is None:
@@ -47,12 +67,14 @@ def drift_retrain(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[
         now=now,
         last_run=_last_run(context.instance, last),
         training_in_progress=_training(context.instance),
+        shortage=_shortage(new_frauds, champion, observation, settings),
     )
     if not ledger.apply_episode_action(action, observation, verdict=found["verdict"], now=now):
         return dg.SkipReason("Another daemon has just acted on this drift.")
     if not action.starts_run:
         return dg.SkipReason(action.reason)
-    return dg.RunRequest(run_key=action.run_key, tags={EPISODE_TAG: action.run_key})
+    context.log.info("Retraining %s: %s", action.run_key, action.reason)
+    return start_training(action)
 
 
 @dg.run_status_sensor(
@@ -77,6 +99,14 @@ def failed_runs(context: dg.RunFailureSensorContext, ledger: dg.ResourceParam[Le
     _note(ledger, run, "failed")
 
 
+def _shortage(new_frauds: NewFrauds, champion: Promotion, observation: DriftObservation, settings: Settings) -> str:
+    """Which labels a retraining lacks; nothing is counted where no retraining is called for."""
+    if not observation.drifted or observation.champion_version != champion.version:
+        return ""
+    new = new_frauds.since(champion, as_of=observation.as_of.date())
+    return "" if new is None else label_shortage(new, wanted=settings.retrain_min_frauds)
+
+
 def _note(ledger: Ledger, run: dg.DagsterRun, outcome: RunState) -> None:
     key = run.tags.get(EPISODE_TAG)
     if key is not None:
@@ -90,11 +120,11 @@ def _last_run(instance: dg.DagsterInstance, last: DriftEpisode | None) -> RunSta
     runs = instance.get_runs(RunsFilter(tags={EPISODE_TAG: last.attempts[-1].run_key}), limit=1)
     if not runs:
         return None
-    if runs[0].status in _IN_PROGRESS:
+    if runs[0].status in IN_PROGRESS:
         return "running"
     return "succeeded" if runs[0].status == DagsterRunStatus.SUCCESS else "failed"
 
 
 def _training(instance: dg.DagsterInstance) -> bool:
     """Whether a training runs or waits to."""
-    return bool(instance.get_run_ids(RunsFilter(job_name=retrain.name, statuses=_IN_PROGRESS), limit=1))
+    return bool(instance.get_run_ids(RunsFilter(job_name=retrain.name, statuses=IN_PROGRESS), limit=1))

@@ -225,8 +225,8 @@ def test_frauds_that_only_the_champion_before_found_take_the_model_back(place: W
     place.promote(2, place.bundle(review=0.95, block=0.97, share=0.0), kind="promotion")
     ids = place.answer(4_000, days=3)
     place.steps()
-    missed = [i for i in ids if place.ledger.decision(i).fraud_probability >= 0.05]  # type: ignore[union-attr]
-    missed = [i for i in missed if place.ledger.decision(i).decision == "APPROVE"]  # type: ignore[union-attr]
+    decided = place.ledger.decided(ids)
+    missed = [d.transaction_id for d in decided if d.fraud_probability >= 0.05 and d.decision == "APPROVE"]
     assert len(missed) > 40
     place.label(missed, is_fraud=True)
     step = place.steps()

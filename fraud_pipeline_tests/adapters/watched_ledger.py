@@ -108,8 +108,8 @@ class WatchedLedger:
         return watch_step(self.ledger, self.fetch, **{"policy": POLICY, "now": self.now, **changes})
 
     def steps(self, **changes: Any) -> WatchStep:
-        """Steps until nothing more is to be counted."""
+        """Steps until nothing more is to be counted, or the model is taken back."""
         step = self.step(**changes)
-        while step.behind:
+        while step.behind and step.rolled_back is None and not step.alarm:
             step = self.step(**changes)
         return step
