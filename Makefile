@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 WARM := $(VENV)/.warm
 KERNELS := $(wildcard fraud_pipeline/domain/feature_*.py fraud_pipeline/domain/*kernel*.py)
 
-.PHONY: help install demo test dev serve fuzz lint format types bench bento docs requirements clean clean-home distclean
+.PHONY: help install demo test dev serve fuzz lint format types bench bento stack-test docs requirements clean clean-home distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench: $(WARM) ## the benchmarks that need no data but their own; numbers to com
 
 bento: $(INSTALLED) ## pack the scoring service with its pins (bentoml build); ARGS="--version 1.2" names it
 	@$(BIN)/bentoml build $(ARGS)
+
+stack-test: $(INSTALLED) ## docker-compose.yml on a real Docker engine, which it installs and starts where there is none (as root); ARGS="--keep"
+	@$(BIN)/python -m fraud_pipeline_tests.stack_test $(ARGS)
 
 docs: $(INSTALLED) ## write the generated pages and .env.example again
 	@$(BIN)/python -m fraud_pipeline.settings_reference
