@@ -57,12 +57,11 @@ def select_open(connection: Connection, kinds: Collection[str]) -> list[Recorded
 
 def episodes_of(connection: Connection, kind: str, subject: str) -> list[str]:
     """Every episode told of this kind whose name is `subject#...`."""
-    begins = notices.c.episode.startswith(f"{subject}#", autoescape=True)
-    return list(
-        connection.execute(
-            sa.select(notices.c.episode).where(notices.c.kind == kind, begins, ~notices.c.resolves)
-        ).scalars()
-    )
+    alike = notices.c.episode.startswith(
+        f"{subject}#", autoescape=True
+    )  # and those of a subject whose name goes on with #
+    query = sa.select(notices.c.episode).where(notices.c.kind == kind, alike, ~notices.c.resolves)
+    return [name for name in connection.execute(query).scalars() if name.rpartition("#")[0] == subject]
 
 
 def undelivered(connection: Connection, channel: str, *, severities: Sequence[Severity], since: datetime) -> list[int]:
@@ -179,9 +178,9 @@ def _is(due: Delivery) -> tuple[sa.ColumnElement[bool], ...]:
 def _insert_new(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
     """Insert what breaks no unique constraint; returns how many did not."""
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return sum(
-        connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount for row in rows
-    )
+    key = table.primary_key.columns  # what was inserted is counted by what comes back: psycopg counts no single rows
+    inserts = (dialect.insert(table).values(**row).on_conflict_do_nothing().returning(*key) for row in rows)
+    return sum(len(connection.execute(insert).all()) for insert in inserts)
 
 
 def _json(value: Any) -> Any:

@@ -65,18 +65,21 @@ def exchange(
     """Whatever is answered. NotDelivered for no answer within the time, Refused where the certificate is not trusted."""
     parts = urlsplit(url)
     connection = _connection(parts, timeout_s)
+    late = f"no answer within {timeout_s:g} s"
     with closing(connection), Deadline(timeout_s, lambda: connection.sock) as deadline:
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request(method, target, body, {"User-Agent": _AGENT, "Connection": "close", **headers})
             response = connection.getresponse()
-            return Answer(response.status, response.getheader("Retry-After", ""), response.read(longest))
+            answer = Answer(response.status, response.getheader("Retry-After", ""), response.read(longest))
         except ssl.SSLCertVerificationError as err:
             raise Refused(f"its certificate is not trusted: {err.verify_message}") from err
         except (OSError, http.client.HTTPException) as err:
-            if deadline.over or isinstance(err, TimeoutError):
-                raise NotDelivered(f"no answer within {timeout_s:g} s") from err
-            raise NotDelivered(f"no answer: {str(err) or type(err).__name__}") from err
+            is_late = deadline.over or isinstance(err, TimeoutError)
+            raise NotDelivered(late if is_late else f"no answer: {str(err) or type(err).__name__}") from err
+        if deadline.over:  # an answer that is cut among its headers looks whole to the library
+            raise NotDelivered(late)
+        return answer
 
 
 def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
