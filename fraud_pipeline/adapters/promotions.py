@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +25,9 @@ from fraud_pipeline.domain.promotion import (
     rollback_target,
     rolled_back_versions,
 )
-from fraud_pipeline.errors import PromotionRefused
+from fraud_pipeline.errors import DependencyError, PromotionRefused
+
+log = logging.getLogger(__name__)
 
 
 def current_champion(ledger: Ledger) -> Promotion | None:
@@ -48,8 +51,9 @@ def promote(
     now: datetime | None = None,
     reason: str = "",
     force: bool = False,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Promotion:
-    """Make a version champion.
+    """Make a version champion. `evidence` is kept beside the gates'.
 
     Reads the version's gate results again and refuses (PromotionRefused) where a required one is missing, one failed,
     or they are of other content or against another champion than the present one. The present champion again changes
@@ -60,7 +64,7 @@ def promote(
     history = ledger.promotions()
     before = history[-1] if history else None
     if before is not None and (before.version, before.fingerprint) == (version, candidate.fingerprint):
-        repair_alias(ledger, registry)
+        _project(ledger, registry)
         return before
     against = refusals(
         fingerprint=candidate.fingerprint,
@@ -77,13 +81,14 @@ def promote(
             remedy=f"`fraud models show {version}` has every result; train and judge a new candidate.",
         )
     kind: PromotionKind = "forced" if against else "promotion"
-    evidence = {**_evidence(candidate), "passed_over": list(against)}
-    return _append(ledger, registry, candidate, before, kind=kind, who=who, reason=reason, evidence=evidence, now=now)
+    rests_on = {**(evidence or {}), **_evidence(candidate), "passed_over": list(against)}
+    content = (candidate.version, candidate.fingerprint)
+    return _append(ledger, registry, content, before, kind=kind, who=who, reason=reason, evidence=rests_on, now=now)
 
 
 def rollback(
     ledger: Ledger,
-    registry: ModelRegistry,
+    registry: ModelRegistry | None,
     *,
     who: str,
     reason: str,
@@ -93,7 +98,7 @@ def rollback(
     """Make the previous champion (or `to_version`, which must have been one) champion again.
 
     It passed its gates when it was promoted, so they are not asked again. PromotionRefused where there is none to go
-    back to.
+    back to. Without a registry (MLflow is away) the ledger's own evidence of then stands, and the alias is set later.
     """
     history = ledger.promotions()
     before = history[-1] if history else None
@@ -104,14 +109,23 @@ def rollback(
         raise PromotionRefused(
             f"There is no {sought} to go back to.", remedy="`fraud models list` shows which versions were champion."
         )
-    registered = registry.version(target.version)
-    if registered.fingerprint != target.fingerprint:
-        raise PromotionRefused(
-            f"Version {target.version} has other content than when it was champion.", remedy="Roll back to another one."
-        )
-    evidence = {**_evidence(registered), "of_promotion": target.promotion_id, "rolled_back_version": before.version}
+    evidence = dict(target.evidence)
+    try:
+        registered = None if registry is None else registry.version(target.version)
+    except DependencyError:
+        registered = None  # to go back must work while MLflow is away
+    if registered is not None:
+        if registered.fingerprint != target.fingerprint:
+            raise PromotionRefused(
+                f"Version {target.version} has other content than when it was champion.",
+                remedy="Roll back to another one.",
+            )
+        evidence |= _evidence(registered)
+    evidence |= {"of_promotion": target.promotion_id, "rolled_back_version": before.version}
+    evidence.pop("watch", None)  # of an earlier rollback to it
+    content = (target.version, target.fingerprint)
     return _append(
-        ledger, registry, registered, before, kind="rollback", who=who, reason=reason, evidence=evidence, now=now
+        ledger, registry, content, before, kind="rollback", who=who, reason=reason, evidence=evidence, now=now
     )
 
 
@@ -133,7 +147,7 @@ def appoint_challenger(
     candidate = registry.version(version)
     before = ledger.current_challenger()
     if before is not None and (before.version, before.fingerprint) == (version, candidate.fingerprint):
-        repair_alias(ledger, registry)
+        _project(ledger, registry)
         return before
     history = ledger.promotions()
     against = challenge_refusals(
@@ -153,12 +167,12 @@ def appoint_challenger(
 
 
 def dismiss_challenger(
-    ledger: Ledger, registry: ModelRegistry, *, who: str, reason: str, now: datetime | None = None
+    ledger: Ledger, registry: ModelRegistry | None, *, who: str, reason: str, now: datetime | None = None
 ) -> Challenger | None:
     """Have no challenger from now on; the one that was, or None where there was none."""
     before = current_challenger(ledger)
     if before is None:
-        repair_alias(ledger, registry)
+        _project(ledger, registry)
         return None
     _append_challenger(ledger, registry, before, None, who=who, reason=reason, now=now)
     return before
@@ -183,8 +197,8 @@ def repair_alias(ledger: Ledger, registry: ModelRegistry) -> bool:
 
 def _append(
     ledger: Ledger,
-    registry: ModelRegistry,
-    candidate: RegisteredVersion,
+    registry: ModelRegistry | None,
+    content: tuple[int, str],
     before: Promotion | None,
     *,
     kind: PromotionKind,
@@ -193,13 +207,14 @@ def _append(
     evidence: dict[str, Any],
     now: datetime | None,
 ) -> Promotion:
+    version, fingerprint = content
     previous_id = 0 if before is None else before.promotion_id
     promotion = Promotion(
         promotion_id=previous_id + 1,
         previous_id=previous_id,
         kind=kind,
-        version=candidate.version,
-        fingerprint=candidate.fingerprint,
+        version=version,
+        fingerprint=fingerprint,
         previous_version=None if before is None else before.version,
         who=who,
         reason=reason,
@@ -208,19 +223,31 @@ def _append(
     )
     ledger.append_promotion(promotion)
     challenger = current_challenger(ledger)
-    if challenger is not None and challenger.version == candidate.version:
+    if challenger is not None and challenger.version == version:
         with contextlib.suppress(
             PromotionRefused
         ):  # somebody has just said who challenges: that holds, and so does this
             dismiss_challenger(ledger, registry, who=who, reason="it is champion now", now=promotion.promoted_at)
     # Another promotion may follow at once: what the ledger says by now is what the alias must say.
-    repair_alias(ledger, registry)
+    _project(ledger, registry)
     return promotion
+
+
+def _project(ledger: Ledger, registry: ModelRegistry | None) -> None:
+    """`repair_alias`, for what the ledger has said already: where MLflow is away it stays said, and the alias is set later."""
+    try:
+        if registry is not None:
+            repair_alias(ledger, registry)
+            return
+        why = "MLflow is away"
+    except DependencyError as err:
+        why = err.message
+    log.warning("The ledger says who is champion; MLflow's aliases are set at the next start of `fraud run`: %s", why)
 
 
 def _append_challenger(
     ledger: Ledger,
-    registry: ModelRegistry,
+    registry: ModelRegistry | None,
     before: Challenger | None,
     candidate: RegisteredVersion | None,
     *,
@@ -237,7 +264,7 @@ def _append_challenger(
         appointed_at=now or datetime.now(UTC),
     )
     ledger.append_challenger(challenger)
-    repair_alias(ledger, registry)
+    _project(ledger, registry)
     return challenger
 
 

@@ -22,13 +22,14 @@ from fraud_pipeline.adapters.candidate import (
 from fraud_pipeline.adapters.champion import load_opponent
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_store import ModelStore
-from fraud_pipeline.adapters.promotions import promote
+from fraud_pipeline.adapters.promotions import appoint_challenger, current_champion, promote
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plots, run_link, table
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
 from fraud_pipeline.domain.gates import REQUIRED_GATES
-from fraud_pipeline.errors import NotFound
+from fraud_pipeline.domain.shadow_trial import TRIAL
+from fraud_pipeline.errors import NotFound, PromotionRefused
 from fraud_pipeline.settings import Settings
 
 FITTED = ("xgboost_model", "isolation_forest_model")
@@ -118,19 +119,23 @@ def gates(registry: dg.ResourceParam[Any]) -> Iterator[dg.AssetCheckResult]:
 
 @dg.asset(group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1", deps=["candidate_bundle"])
 def champion_bundle(
-    context: dg.AssetExecutionContext, registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger]
-) -> dg.MaterializeResult[None]:
+    context: dg.AssetExecutionContext, registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult[None]:  # fmt: skip
     """The bundle that decides payments. A candidate becomes it only with every required gate passed.
 
     The results are read once more here, for this very version and content: materializing this asset alone promotes nothing
-    that the gates have not passed. Every promotion is a row in the ledger that is never rewritten.
+    that the gates have not passed. Every promotion is a row in the ledger that is never rewritten. With FRAUD_SHADOW_DAYS it
+    becomes challenger first, and `shadow_trial` promotes or dismisses it.
     """
     version = judged_candidate(registry)
     path = registry.fetch(version.version)
+    who, champion = f"dagster run {context.run.run_id}", current_champion(ledger)
+    if settings.shadow_days and champion is not None and champion.version != version.version:
+        return _in_shadow(ledger, registry, version, who=who, days=settings.shadow_days)
     promotion = promote(
-        ledger, registry, version.version, who=f"dagster run {context.run.run_id}", required_gates=REQUIRED_GATES,
-        reason="all gates passed",
-    )  # fmt: skip
+        ledger, registry, version.version, who=who, required_gates=REQUIRED_GATES, reason="all gates passed"
+    )
     return dg.MaterializeResult(
         metadata={
             "version": promotion.version,
@@ -140,6 +145,30 @@ def champion_bundle(
             "training window": version.training_window,
             "bundle": dg.MetadataValue.path(str(path)),
             "model card": dg.MetadataValue.md((Path(path) / "model_card.md").read_text()),
+        }
+    )
+
+
+def _in_shadow(ledger: Ledger, registry: Any, version: Any, *, who: str, days: int) -> dg.MaterializeResult[None]:
+    """Make it challenger: what was judged against another champion than the present one is refused now, not after days."""
+    champion = current_champion(ledger)
+    against = None if version.gates is None else version.gates.against_version
+    if champion is not None and against != champion.version:
+        raise PromotionRefused(
+            f"Version {version.version} was judged against version {against}, and the champion is {champion.version} now.",
+            remedy="Train and judge a new candidate: `fraud run`.",
+        )
+    reason = f"{TRIAL} of {days} days: all gates passed"
+    challenger = appoint_challenger(
+        ledger, registry, version.version, who=who, reason=reason, required_gates=REQUIRED_GATES
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "version": version.version,
+            "in shadow since": dg.MetadataValue.timestamp(challenger.appointed_at),
+            "for days of data": days,
+            "beside": f"version {champion.version}" if champion else "none",
+            "training window": version.training_window,
         }
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from fraud_pipeline.adapters.promotions import (
 from fraud_pipeline.domain.bundle_files import write_directory
 from fraud_pipeline.domain.gates import GateResult
 from fraud_pipeline.domain.promotion import Challenger, GateEvidence, Promotion
-from fraud_pipeline.errors import NotFound, PromotionRefused
+from fraud_pipeline.errors import DependencyError, NotFound, PromotionRefused
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 REQUIRED = ("pr_auc", "recall")
@@ -314,3 +315,81 @@ def test_a_challengers_alias_left_behind_by_a_crash_is_repaired(place: Place):
     place.registry.set_alias(CHALLENGER, 3)
     assert repair_alias(place.ledger, place.registry)
     assert place.registry.aliased(CHALLENGER) is None
+
+
+class AwayAfter:
+    """A registry whose MLflow goes away after so many calls."""
+
+    def __init__(self, registry: ModelRegistry, calls: int) -> None:
+        self._registry, self._left = registry, calls
+
+    def __getattr__(self, name: str) -> object:
+        def call(*arguments: object) -> object:
+            self._left -= 1
+            if self._left < 0:
+                raise DependencyError("MLflow does not answer.")
+            return getattr(self._registry, name)(*arguments)
+
+        return call
+
+
+def test_a_promotion_holds_where_mlflow_goes_away_after_its_row_and_the_alias_is_set_later(place: Place):
+    place.promote(place.candidate(1))
+    second = place.candidate(2, against=1)
+    going: ModelRegistry = AwayAfter(place.registry, 1)  # type: ignore[assignment]
+    promotion = promote(place.ledger, going, second, who="test", required_gates=REQUIRED, now=NOW)
+    assert current_champion(place.ledger) == promotion
+    assert (promotion.version, place.aliased) == (2, 1)
+    assert repair_alias(place.ledger, place.registry)
+    assert place.aliased == 2
+
+
+def test_a_promotion_that_cannot_read_its_evidence_changes_nothing(place: Place):
+    version = place.candidate(1)
+    away: ModelRegistry = AwayAfter(place.registry, 0)  # type: ignore[assignment]
+    with pytest.raises(DependencyError):
+        promote(place.ledger, away, version, who="test", required_gates=REQUIRED, now=NOW)
+    assert current_champion(place.ledger) is None
+
+
+@pytest.mark.parametrize("registry", ["none", "away"])
+def test_a_rollback_works_while_mlflow_is_away_on_the_ledgers_own_evidence(place: Place, registry: str):
+    place.promote(place.candidate(1))
+    place.promote(place.candidate(2, against=1))
+    away: ModelRegistry = AwayAfter(place.registry, 0)  # type: ignore[assignment]
+    back = rollback(place.ledger, None if registry == "none" else away, who="ann", reason="now", now=NOW)
+    assert (back.version, back.evidence["rolled_back_version"], place.aliased) == (1, 2, 2)
+    assert back.evidence["gates"] == place.ledger.promotions()[0].evidence["gates"]
+    assert repair_alias(place.ledger, place.registry)
+    assert place.aliased == 1
+
+
+def test_a_promotion_keeps_what_else_it_rests_on(place: Place):
+    promotion = place.promote(place.candidate(1), evidence={"trial": {"payments": 500}})
+    assert promotion.evidence["trial"] == {"payments": 500}
+    assert promotion.evidence["gates"] is not None
+
+
+def test_of_two_promotions_at_once_one_wins_on_either_database(ledger_url: str):
+    first = Promotion(1, 0, "promotion", 1, "f1", None, "test", "", NOW)
+    with Ledger.open(ledger_url) as ledger:
+        ledger.append_promotion(first)
+        start = threading.Barrier(2)
+        refused: list[str] = []
+
+        def run(version: int) -> None:
+            start.wait()
+            try:
+                ledger.append_promotion(replace(first, promotion_id=2, previous_id=1, version=version))
+            except PromotionRefused as err:
+                refused.append(err.message)
+
+        threads = [threading.Thread(target=run, args=(version,)) for version in (2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        champion = ledger.current_promotion()
+        assert champion is not None
+        assert (len(ledger.promotions()), champion.version in (2, 3)) == (2, True)
+        assert refused == [f"Version {5 - champion.version} was not promoted: another promotion came first."]
