@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import pyarrow as pa
 
 from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, transaction_schema
+from fraud_pipeline.adapters.history_labels import HistoryLabels
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import LOCAL_WRITER, RecordedTransaction
 from fraud_pipeline.adapters.log_days import LogDays
@@ -69,6 +70,26 @@ class DaySource:
         with self._open_ledger() as ledger:
             log = self._log(ledger)
             return {} if log is None else log.closed_through()
+
+    def tell_history(self, *, after: datetime | None) -> tuple[datetime | None, int]:
+        """Record the world's labels that became known after its end, up to the log's clock; that clock, and how many were new.
+
+        The sink produces them to the logs of their customers, so that scorers and days have them, as the service has where
+        it is alone. `after` is the clock of the time before.
+        """
+        with self._open_ledger() as ledger:
+            log = self._log(ledger)
+            clock = None if log is None else log.clock()
+            if clock is None or (after is not None and clock <= after):
+                return clock, 0
+            history = HistoryLabels(self.source)
+            due = history.due(after=after, until=clock)
+            if not due:
+                return clock, 0
+            ids = {label.transaction_id for label in due}
+            known = {each.transaction.transaction_id for each in ledger.transactions(sorted(ids))}
+            ledger.adopt(history.payments(ids - known))
+            return clock, len(ledger.record_labels(due).released)
 
     def _log(self, ledger: Ledger) -> LogDays | None:
         """The log that a stream fills the ledger from; None where none does. DatasetError where the service decides, too."""

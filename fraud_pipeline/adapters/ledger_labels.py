@@ -6,13 +6,14 @@ labels and arriving transactions from missing each other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from fraud_pipeline.adapters.kafka.partitions import partition_of
 from fraud_pipeline.adapters.ledger_decisions import close_labelled_alerts
 from fraud_pipeline.adapters.ledger_records import (
     HISTORY_WRITER,
@@ -21,7 +22,7 @@ from fraud_pipeline.adapters.ledger_records import (
     RecordedTransaction,
     ReleasedLabel,
 )
-from fraud_pipeline.adapters.ledger_schema import labels, transactions, writers
+from fraud_pipeline.adapters.ledger_schema import labels, minute_closings, sink_positions, transactions, writers
 from fraud_pipeline.adapters.ledger_transactions import chunks, find, recorded_from_row, reserve_sequences
 from fraud_pipeline.domain.transaction import Label, LabelChange, Transaction
 
@@ -36,6 +37,7 @@ def record(connection: Connection, new_labels: Sequence[Label]) -> RecordedLabel
     is_fraud = {label.transaction_id: label.is_fraud for label in _versions(connection, ids)}  # the newest version wins
     rows: list[dict[str, Any]] = []
     repeats: list[Label] = []
+    continued_by = _history_goes_on(connection)
     for label in new_labels:
         if _key(label) in there:
             repeats.append(label)
@@ -44,7 +46,7 @@ def record(connection: Connection, new_labels: Sequence[Label]) -> RecordedLabel
         row = _row(label)
         recorded = known.get(label.transaction_id)
         if recorded is not None:
-            row["writer"] = LOCAL_WRITER if recorded.writer == HISTORY_WRITER else recorded.writer
+            row["writer"] = recorded.writer if recorded.writer != HISTORY_WRITER else continued_by(recorded.transaction)
             row["change"] = int(label.is_fraud) - int(is_fraud.get(label.transaction_id, False))
             is_fraud[label.transaction_id] = label.is_fraud
         rows.append(row)
@@ -53,6 +55,17 @@ def record(connection: Connection, new_labels: Sequence[Label]) -> RecordedLabel
     close_labelled_alerts(connection, ids)
     waiting = tuple(row["transaction_id"] for row in rows if row["writer"] is None)
     return RecordedLabels(tuple(released), waiting, tuple(repeats))
+
+
+def _history_goes_on(connection: Connection) -> Callable[[Transaction], str]:
+    """Whose log tells the labels of the history: the partition of the customer where a stream fills the ledger, else `local`."""
+    closed = connection.execute(sa.select(minute_closings.c.writer).limit(1)).scalar()
+    if closed is None:
+        return lambda _: LOCAL_WRITER
+    topic = closed.rpartition("[")[0]
+    counted = sa.select(sa.func.count()).where(sink_positions.c.topic == topic)
+    partitions = int(connection.execute(counted).scalar_one())
+    return lambda payment: f"{topic}[{partition_of(payment.customer_id.encode(), partitions)}]"
 
 
 def release_waiting(connection: Connection, arrived: Sequence[RecordedTransaction]) -> list[ReleasedLabel]:

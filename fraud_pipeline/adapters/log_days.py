@@ -22,7 +22,14 @@ from sqlalchemy.engine import Connection
 from fraud_pipeline.adapters import ledger_raw
 from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, TIMESTAMP, transaction_schema
 from fraud_pipeline.adapters.ledger_database import LedgerDatabase
-from fraud_pipeline.adapters.ledger_schema import labels, microseconds, minute_closings, sink_positions, transactions
+from fraud_pipeline.adapters.ledger_schema import (
+    labels,
+    microseconds,
+    minute_closings,
+    moment_of,
+    sink_positions,
+    transactions,
+)
 from fraud_pipeline.domain.feature_spec import CLOSE_AFTER_US, MINUTE_US
 from fraud_pipeline.domain.transaction import ATTRIBUTE_PREFIX
 from fraud_pipeline.errors import DatasetError
@@ -75,7 +82,19 @@ class LogDays:
 
     def closed_through(self) -> dict[str, date | None]:
         """By writer, the newest day whose last minute it has closed, at a place that the ledger has reached."""
-        found: dict[str, date | None] = {}
+        minutes = self._closed_minutes().items()
+        return {writer: None if minute is None else _day_closed_with(minute) for writer, minute in minutes}
+
+    def clock(self) -> datetime | None:
+        """The end of the newest minute that all writers have closed: what the time is in the log. None before the first."""
+        minutes = list(self._closed_minutes().values())
+        if not minutes or None in minutes:
+            return None
+        closed = min(minute for minute in minutes if minute is not None)
+        return moment_of((closed + 1) * MINUTE_US)
+
+    def _closed_minutes(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
         table = minute_closings.c
         with self._database.reading() as connection:
             for writer, (_, held) in self._held(connection).items():
@@ -86,7 +105,7 @@ class LogDays:
                     .limit(1)
                 )
                 minute = connection.execute(query).scalar()
-                found[writer] = None if minute is None else _day_closed_with(int(minute))
+                found[writer] = None if minute is None else int(minute)
         return found
 
     def days(self, day: date) -> list[WriterDay]:
@@ -165,7 +184,9 @@ class LogDays:
         """The place before which the writer's day ends: of its first payment after midnight, or where it was closed before."""
         table, midnight = minute_closings.c, _midnight(day + timedelta(days=1))
         early = _first_minute(day) + DAY_MINUTES - SEARCH_FROM_MINUTES
-        query = sa.select(table.sequence).where(table.writer == writer, table.minute < early).order_by(table.minute.desc())
+        query = (
+            sa.select(table.sequence).where(table.writer == writer, table.minute < early).order_by(table.minute.desc())
+        )
         lower = max(lower, int(connection.execute(query.limit(1)).scalar() or 0))
         first = (
             sa.select(transactions.c.sequence)

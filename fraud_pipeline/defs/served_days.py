@@ -57,6 +57,30 @@ def served_days(
     return _request(context.instance, missing[0], missing[-1], now=datetime.now(UTC))
 
 
+@dg.sensor(
+    minimum_interval_seconds=SENSOR_EVERY_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the stream's log the labels of the landed history when the log's clock has come to their time.",
+)
+def history_labels(
+    context: dg.SensorEvaluationContext, source: dg.ResourceParam[DaySource], settings: dg.ResourceParam[Settings]
+) -> dg.SkipReason:
+    """Record what became known after the history's end; the sink produces it to the customers' logs. Asks for no run."""
+    if not has_stream(settings) or not source.source.exists():
+        return dg.SkipReason("There is no stream, or no history that it continues.")
+    after = None if context.cursor is None else datetime.fromisoformat(context.cursor)
+    try:
+        clock, told = source.tell_history(after=after)
+    except FraudError as err:
+        return dg.SkipReason(f"Nothing could be told: {err}")
+    if clock is None:
+        return dg.SkipReason("The stream has not begun.")
+    context.update_cursor(clock.isoformat())
+    return dg.SkipReason(
+        f"{told} labels of the history were told; the log's clock stands at {clock:%Y-%m-%d %H:%M} UTC."
+    )
+
+
 def missing_days(store: DatasetStore, feature_store: FeatureStore, *, first: date, last: date) -> list[date]:
     """The days up to `last` that are not stored, or whose features are missing or of another history.
 

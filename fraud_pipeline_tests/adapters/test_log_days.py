@@ -19,8 +19,11 @@ from fraud_pipeline.adapters.dataset_schemas import LABEL_SCHEMA, transaction_sc
 from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.adapters.feature_store import FeatureStore
+from fraud_pipeline.adapters.kafka.messages import label_message
+from fraud_pipeline.adapters.kafka.partitions import partition_of
 from fraud_pipeline.adapters.kafka.topics import Topics
 from fraud_pipeline.adapters.ledger import Ledger
+from fraud_pipeline.adapters.ledger_outbox import LedgerOutbox
 from fraud_pipeline.adapters.ledger_records import LedgerEntry
 from fraud_pipeline.adapters.ledger_retention import delete_before
 from fraud_pipeline.adapters.ledger_schema import minute_closings, sink_positions
@@ -277,3 +280,47 @@ def test_a_day_whose_beginning_was_deleted_is_refused(home: StreamHome) -> None:
         list(delete_before(ledger.database, MIDNIGHT + timedelta(hours=30), "transactions"))
     with pytest.raises(DatasetError, match="Its rows were deleted"):
         home.source().transactions(DAYS[1])
+
+
+def test_labels_of_the_history_that_become_known_after_its_end_are_told_to_the_logs_of_their_customers(
+    tmp_path: Path,
+) -> None:
+    home = made_home(tmp_path)
+    source, landed = home.source(), SourceStore(home.home)
+    clock, told = source.tell_history(after=None)
+    assert clock is not None
+    end = MIDNIGHT + timedelta(days=2)
+    assert end <= clock < end + timedelta(hours=6)
+    expected = [
+        row for day in landed.days("labels") for row in landed.read_day("labels", day).to_pylist()
+        if MIDNIGHT <= row["known_at"] <= clock
+    ]  # fmt: skip
+    assert told == len(expected) > 0
+    assert source.tell_history(after=None) == (clock, 0)
+    assert source.tell_history(after=clock) == (clock, 0)
+    with home.ledger() as ledger:
+        unsent = LedgerOutbox(ledger.database).unsent(
+            LogDays(ledger.database, "transactions", first_day=WORLD_END).writers(), limit=1_000
+        )
+        assert ledger.last_sequence() == 0
+    assert {(each.label.transaction_id, each.label.known_at) for each in unsent} == {
+        (row["transaction_id"], row["known_at"]) for row in expected
+    }
+    for each in unsent:
+        assert each.writer == f"transactions[{partition_of(each.change.customer_id.encode(), PARTITIONS)}]"
+    # The relay produces them: scorers take them in, and what batch makes of the days is what was served.
+    for each in unsent:
+        message = label_message(each.change, each.label)
+        home.broker.append("transactions", int(each.writer[-2]), message, clock)
+    late = [
+        Transaction(f"late-{number}", clock + timedelta(minutes=number), f"late-{number % 30}", "m", 100)
+        for number in range(24 * 60)
+    ]  # fmt: skip
+    home.broker.pay(late)
+    settle(home.broker, home.scorer)
+    with home.ledger() as ledger:
+        sink(home.broker, ledger)
+    third = DAYS[1] + timedelta(days=1)
+    assert home.source().ended_through() == third
+    ids = home.source().labels(third)["transaction_id"].to_pylist()
+    assert {each.label.transaction_id for each in unsent} <= set(ids)
