@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,11 @@ class Verdict:
 class Automation:
     """Reads only. Use it from one thread."""
 
-    def __init__(self, dagster_home: str, ledger_url: str, home: Path) -> None:
-        self._instance = dg.DagsterInstance.from_config(dagster_home)
+    def __init__(self, environment: Mapping[str, str], ledger_url: str, home: Path) -> None:
+        os.environ.update(
+            {name: value for name, value in environment.items() if "DAGSTER" in name}
+        )  # dagster.yaml asks
+        self._instance = dg.DagsterInstance.from_config(environment["DAGSTER_HOME"])
         self._ledger = Ledger.open(ledger_url)
         self._features = home / "data" / "features"
 

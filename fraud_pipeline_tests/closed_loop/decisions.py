@@ -7,7 +7,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -61,15 +61,17 @@ class DecisionWatch:
             reader.assign([TopicPartition(self._topic, each, OFFSET_BEGINNING) for each in range(self._partitions)])
             while not self._stopping.is_set():
                 for message in reader.consume(AT_ONCE, WAIT_S):
-                    if message.error() is None and header_text(message.headers(), ROLE) != "shadow":
-                        self._take(message.value() or b"{}")
+                    if message.error() is None:
+                        self._take(message)
         except BaseException as err:  # noqa: BLE001 raised again by `stop`
             self._failure = err
         finally:
             reader.close()
 
-    def _take(self, value: bytes) -> None:
-        found = orjson.loads(value)
+    def _take(self, message: Any) -> None:
+        if header_text(message.headers(), ROLE) == "shadow":
+            return
+        found = orjson.loads(message.value())
         identity, version, verdict = found["transaction_id"], str(found["model_version"]), found["decision"]
         self.count[identity] += 1
         self.by_kind[version, verdict] += 1

@@ -216,7 +216,11 @@ class LiveWorld:
             else:
                 self._produce(self._topics.transactions, key, value, HEADERS["transaction"])
         # A customer's payments one after the other; the tick ends when all are answered, so that the log keeps the order of time.
-        list(self._pool.map(lambda bodies: [self._gateway.score(body) for body in bodies], asked.values()))
+        list(self._pool.map(self._ask_in_turn, asked.values()))
+
+    def _ask_in_turn(self, bodies: list[bytes]) -> None:
+        for body in bodies:
+            self._gateway.score(body)
 
     def _expect(self, chunk: Chunk) -> None:
         """Each label when its time has come: a day later at the soonest."""

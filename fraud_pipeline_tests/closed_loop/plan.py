@@ -75,7 +75,7 @@ class Plan:
     fault: str = ""
     sabotage: bool = True
     webserver: bool = False
-    sensor_interval_s: int = 3
+    sensor_interval_s: int = 4
 
     @property
     def promotes(self) -> bool:

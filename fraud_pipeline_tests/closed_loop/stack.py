@@ -7,8 +7,9 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import psutil
 import sqlalchemy as sa
 
 from fraud_pipeline.adapters.kafka import topic_admin
@@ -24,9 +25,11 @@ from fraud_pipeline_tests.faults.members import Member, Supervisor, until
 from fraud_pipeline_tests.service_process import FRAUD_SERVICE, bentoml_command, free_port
 
 ROLES: Final = ("daemon", "code", "webserver", "service", "scorer", "sink")
-WORKSPACE: Final = "load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: fraud_pipeline}}\n"
+WORKSPACE: Final = Path("deploy", "workspace.yaml")
+WORKER: Final = "multiprocessing.spawn"
+"""What a run's process has on its command line."""
 ANSWER_S: Final = 5.0
-START_S: Final = 240.0
+START_S: Final = 600.0
 """Ten processes that import for seconds each, on two cores that others use too."""
 
 
@@ -78,7 +81,7 @@ class Stack:
             for name, value in self.environment.items()
             if name.startswith("FRAUD_")
         }
-        self.settings = Settings(**own)
+        self.settings = Settings(**cast(Any, own))
         topic_admin.create(self.settings, self.topics, partitions=self.plan.partitions)
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
@@ -107,7 +110,7 @@ class Stack:
     def rows(self, query: str, database: str = "ledger") -> list[Any]:
         """What a query of ours gives."""
         engine = sa.create_engine(
-            self.settings.ledger_url if database == "ledger" else self.environment["DAGSTER_POSTGRES_URL"],
+            self.settings.ledger_url if database == "ledger" else self.environment["FRAUD_DAGSTER_STORAGE_URL"],
             poolclass=sa.NullPool,
         )
         try:
@@ -120,28 +123,34 @@ class Stack:
         """A `fraud` command on this stack, and its environment."""
         return (sys.executable, "-m", "fraud_pipeline.cli", *arguments), self._own_environment("person")
 
+    def start_second_daemon(self) -> None:
+        """Beside the first one, as somebody might who scales what must not be scaled."""
+        command, _ = self._commands()["daemon"]
+        self.supervisor.add(Role("daemon-2", command, self._own_environment("daemon-2"), folder=self.folder / "logs"))
+
+    def run_workers(self) -> list[psutil.Process]:
+        """The processes of runs: the code server's, made by multiprocessing."""
+        pid = self.roles["code"].pid
+        below = psutil.Process(pid).children(recursive=True) if pid is not None else []
+        return [each for each in below if any(WORKER in part for part in each.cmdline())]
+
     # Within
 
     def _commands(self) -> dict[str, tuple[Sequence[str], Callable[[], bool]]]:
         ports, python = self.ports, sys.executable
-        workspace = self.folder / "workspace.yaml"
-        workspace.write_text(WORKSPACE.format(port=ports["code"]))
-        code = (
-            python, "-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(ports["code"]), "-m",
-            "fraud_pipeline.definitions", "--location-name", "fraud_pipeline",
-        )  # fmt: skip
+        code = (python, "-m", "fraud_pipeline.code_server", "--port", str(ports["code"]))
         service = (bentoml_command(), "serve", FRAUD_SERVICE, "--host", "127.0.0.1", "--port", str(ports["service"]))
         commands: dict[str, tuple[Sequence[str], Callable[[], bool]]] = {
             "scorer": ((python, "-m", "streaming.scorer", "--log"), lambda: self._says("scorer")),
             "sink": ((python, "-m", "streaming.sink"), lambda: self._says("sink")),
             "service": (service, lambda: answers(f"{self.service_url}/readyz")),
             "code": (code, lambda: accepts(ports["code"])),
-            "daemon": ((python, "-m", "dagster._daemon", "run", "-w", str(workspace)), self._daemon_beats),
+            "daemon": ((python, "-m", "dagster._daemon", "run", "-w", str(WORKSPACE)), self._daemon_beats),
         }
         if self.plan.webserver or self.plan.kill == "webserver":
             webserver = (python, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(ports["webserver"]))
             commands["webserver"] = (
-                (*webserver, "-w", str(workspace)), lambda: answers(f"{self.webserver_url}/server_info"),
+                (*webserver, "-w", str(WORKSPACE)), lambda: answers(f"{self.webserver_url}/server_info"),
             )  # fmt: skip
         return commands
 
@@ -164,6 +173,8 @@ class Stack:
             **plain_environment(), **addresses(self.folder, self.postgres.address), **self.plan.warm.settings,
             "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "BENTOML_DO_NOT_TRACK": "True",
             "FRAUD_KAFKA_BOOTSTRAP_SERVERS": self.kafka.address, "FRAUD_STATE_VIEW_URL": self.valkey.address,
+            "DAGSTER_CODE_HOST": "127.0.0.1", "DAGSTER_CODE_PORT": str(self.ports["code"]),
+            "FRAUD_SENSOR_INTERVAL_S": str(self.plan.sensor_interval_s),
             "FRAUD_REST_PORT": str(self.ports["service"]),
             "FRAUD_SCORER_METRICS_PORT": str(self.ports["scorer"]), "FRAUD_SINK_METRICS_PORT": str(self.ports["sink"]),
             "FRAUD_DAGSTER_URL": self.webserver_url if "webserver" in self.roles else "",

@@ -101,15 +101,15 @@ def plain_environment() -> dict[str, str]:
 def addresses(folder: Path, postgres: str) -> dict[str, str]:
     """Where home, ledger and Dagster's storage are: one PostgreSQL, a database each, as in compose."""
     dagster = folder / "dagster"
-    if not (dagster / "dagster.yaml").exists():
-        dagster.mkdir(exist_ok=True)
-        shutil.copy(ROOT / "dagster.yaml", dagster)
+    dagster.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "dagster.yaml", dagster)
     server = postgres.removeprefix("postgresql+psycopg://").rpartition("/")[0]
     return {
         "FRAUD_HOME": str(folder / "home"),
         "FRAUD_LEDGER_URL": f"postgresql+psycopg://{server}/ledger",
         "DAGSTER_HOME": str(dagster),
-        "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://{server}/dagster",
+        "DAGSTER_FILES_DIR": str(dagster / "files"),
+        "FRAUD_DAGSTER_STORAGE_URL": f"postgresql+psycopg2://{server}/dagster",
         "DAGSTER_EVENT_BATCH_SIZE": "1000",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
