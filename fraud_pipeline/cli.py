@@ -13,6 +13,7 @@ import typer
 
 from fraud_pipeline import telemetry
 from fraud_pipeline.commands import (
+    backup,
     data,
     dead_letters,
     keys,
@@ -57,6 +58,7 @@ for area in (
     services,
     stack,
     migrate,
+    backup,
     topics,
     produce,
     stream,

@@ -79,8 +79,7 @@ class Topology:
         text = text.replace(EVERYWHERE, HOST)
         folders = self._folders(service)
         paths = "|".join(map(re.escape, folders))  # at once: a home may lie below one of them
-        text = re.sub(rf"(?<![\w./-])(?:{paths})(?=/|$)|(?<=://)(?:{paths})(?=/|$)", lambda m: str(folders[m[0]]), text)
-        return text
+        return re.sub(rf"(?<![\w./-])(?:{paths})(?=/|$)|(?<=://)(?:{paths})(?=/|$)", lambda m: str(folders[m[0]]), text)
 
     def _folders(self, service: ComposeService) -> dict[str, Path]:
         """The longest path first."""
