@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fraud_pipeline.commands import comparing
+from fraud_pipeline.commands import comparing, model_history
 from fraud_pipeline.commands.output import Json, emit, progress, remark, rows_table
 from fraud_pipeline.commands.versions import Version, detail, find_version, summary, version_tables
 
 if TYPE_CHECKING:
     from fraud_pipeline.domain.promotion import Challenger, Promotion
+    from fraud_pipeline.settings import Settings
 
-models = typer.Typer(help="Registered models: list, show, promote, roll back, challenge.", no_args_is_help=True)
+models = typer.Typer(
+    help="Registered models: list, show, history, promote, roll back, challenge.", no_args_is_help=True
+)
 SHOWN = ("pr_auc", "roc_auc", "recall", "net_value")
 """Metrics worth a column in the list."""
 
@@ -35,11 +38,13 @@ def list_(as_json: Json = False) -> None:
     versions = [] if is_missing_file(settings.mlflow_tracking_uri) else open_registry(settings).versions()
     if not versions:
         remark("No version is registered yet: `fraud run` trains and registers one.")
+    stands = _standing(settings)
     rows = [
         (
             v.version,
             v.verdict,
             v.aliases,
+            stands.get(v.version, ""),
             v.tags.get("kind"),
             v.training_window,
             *(v.metric(m) for m in SHOWN),
@@ -47,12 +52,15 @@ def list_(as_json: Json = False) -> None:
         )
         for v in versions
     ]
-    columns = ("version", "verdict", "alias", "kind", "trained on", *SHOWN, "registered")
+    columns = ("version", "verdict", "alias", "story", "kind", "trained on", *SHOWN, "registered")
     emit(
-        {"versions": [summary(v) for v in versions]},
+        {"versions": [{**summary(v), "story": stands.get(v.version)} for v in versions]},
         as_json=as_json,
         tables=lambda: iter([rows_table(columns, rows)] if rows else []),
     )
+
+
+models.command()(model_history.history)
 
 
 @models.command()
@@ -109,10 +117,15 @@ def rollback(
     """Make an earlier champion champion again."""
     from fraud_pipeline.adapters.promotions import rollback as roll_back
     from fraud_pipeline.commands.opening import open_ledger, open_registry
+    from fraud_pipeline.errors import DependencyError
     from fraud_pipeline.settings import load_settings
 
     settings = load_settings()
-    registry = open_registry(settings)
+    registry = None
+    try:
+        registry = open_registry(settings)
+    except DependencyError as err:  # to go back must work while MLflow is away
+        remark(f"{err.message} The rollback is written to the ledger; the alias is set later.")
     with open_ledger(settings) as ledger:
         promotion = roll_back(ledger, registry, who=_who(), reason=reason, to_version=to)
     _emit_promotion(promotion, as_json=as_json)
@@ -176,6 +189,17 @@ def rethreshold(
         made = choose_anew(settings, find_version(registry, version))
     emit(detail(made), as_json=as_json, tables=lambda: version_tables(made))
     raise typer.Exit(0 if made.verdict == "passed" else 1)
+
+
+def _standing(settings: Settings) -> dict[int, str]:
+    """What became of each version that was ever champion, by the ledger."""
+    from fraud_pipeline.commands.opening import is_missing_file, open_ledger
+    from fraud_pipeline.domain.model_story import standing
+
+    if is_missing_file(settings.ledger_url):
+        return {}
+    with open_ledger(settings) as ledger:
+        return standing(ledger.promotions())
 
 
 def _who() -> str:
