@@ -25,6 +25,7 @@ COMMAND_S: Final = 120.0
 ANSWER_S: Final = 30.0
 LOG_LINES: Final = 40
 ONE_SHOT: Final = "migrate"
+DONE: Final = "exited 0"
 
 
 class Stack:
@@ -68,14 +69,18 @@ class Stack:
                 self.compose("up", "-d", "--no-build", timeout_s=UP_S)
                 break
             except StackTestFailed:
-                if time.monotonic() > deadline or any(state == "exited" for state in self.states().values()):
+                if time.monotonic() > deadline or self._migration_failed():
                     raise
         until(lambda: not self.unhealthy(), "all services to be healthy", timeout_s=UP_S, logs_of=sorted(self.states()))
         return f"{len(self.states())} containers"
 
+    def _migration_failed(self) -> bool:
+        state = self.states().get(ONE_SHOT, "")
+        return state.startswith("exited") and state != DONE
+
     def unhealthy(self) -> dict[str, str]:
         """Service -> state, of all that are not as they should be: healthy, or for the one-shot done."""
-        due = {name: "exited 0" if name == ONE_SHOT else "healthy" for name in self.states()}
+        due = {name: DONE if name == ONE_SHOT else "healthy" for name in self.states()}
         return {name: state for name, state in self.states().items() if state != due[name]}
 
     def states(self) -> dict[str, str]:

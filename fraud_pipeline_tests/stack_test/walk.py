@@ -59,9 +59,6 @@ class Walk:
         """A world is simulated, its days are materialized, a champion is trained; services take it up by themselves."""
         as_of = datetime.now(UTC).date() - timedelta(days=HELD_BACK_DAYS)
         self.stack.fraud("dagster-code", "run", "--as-of", as_of.isoformat(), timeout_s=TRAIN_S)
-        # Its states begin from the history, which was not there when it took its partitions.
-        self.stack.compose("restart", "scorer")
-        until(lambda: not self.stack.unhealthy(), "the scorer", timeout_s=SWAP_S, logs_of=("scorer",))
         days = self.stack.fraud("dagster-code", "status")["datasets"]["transactions"]["days"]
         return f"{days} days, trained as of {as_of}, version {self._served_by_all(1)}"
 
