@@ -138,8 +138,9 @@ async def drift_run(request: Request) -> Response:
 
 
 async def drift_report(request: Request) -> Response:
-    """The newest report's page."""
-    path = await asyncio.to_thread(runtime_of(request).drift_results().report_path)
+    """The newest report's page, or the one that `report` names."""
+    named = request.query_params.get("report")
+    path = await asyncio.to_thread(runtime_of(request).drift_results().report_path, named)
     return HTMLResponse(await asyncio.to_thread(path.read_bytes))
 
 

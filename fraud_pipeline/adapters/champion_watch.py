@@ -25,6 +25,7 @@ from fraud_pipeline.domain.bundle import ModelBundle, Reference
 from fraud_pipeline.domain.drift import DriftLimits, DriftVerdict, Outcomes, Window, judge, nothing_came
 from fraud_pipeline.domain.evaluation import Evaluation, EvaluationSettings, evaluate
 from fraud_pipeline.domain.learning_data import NEVER_KNOWN, LabelVersions, LearningData, eligible
+from fraud_pipeline.domain.performance_estimate import Estimate, estimate_performance
 from fraud_pipeline.domain.splits import midnight_us
 from fraud_pipeline.domain.thresholds import Costs
 from fraud_pipeline.errors import BundleError, DatasetError
@@ -90,6 +91,12 @@ def mature_days_since(champion: ModelBundle, *, as_of: date, maturity_days: int,
     end = as_of - timedelta(days=maturity_days)
     first = max(learned_through(champion) + timedelta(days=1), end - timedelta(days=at_most))
     return [first + timedelta(days=i) for i in range(max(0, (end - first).days))]
+
+
+def unlabelled_days(champion: ModelBundle, *, as_of: date, maturity_days: int) -> list[date]:
+    """The newest days, whose labels are not mature yet and that the champion has not learned from."""
+    first = max(learned_through(champion) + timedelta(days=1), as_of - timedelta(days=maturity_days))
+    return [first + timedelta(days=i) for i in range(max(0, (as_of - first).days))]
 
 
 def current_week(
@@ -165,6 +172,14 @@ def evaluate_champion(
     settings = EvaluationSettings(budget=budget, seed=seed)
     return evaluate(
         recent.data, recent.raw, probability, thresholds=champion.thresholds, costs=costs, settings=settings
+    )
+
+
+def expect_of(champion: ModelBundle, recent: RecentDays, *, seed: int) -> Estimate:
+    """What the champion's calibrated probabilities promise of these payments; no label is looked at."""
+    probability = champion.facts.calibrator.apply(recent.raw)
+    return estimate_performance(
+        recent.raw, probability, recent.data.customer, thresholds=champion.thresholds, seed=seed
     )
 
 

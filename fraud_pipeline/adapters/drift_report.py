@@ -35,6 +35,7 @@ MISSING_SHOWN: Final = 0.01
 """Change of a missing rate worth a line."""
 PREDICTION: Final = "prediction (raw score)"
 TARGET: Final = "label"
+_EMPTY_PAGE: Final = "<!doctype html><html><head><meta charset='utf-8'></head><body></body></html>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +53,13 @@ class ReportSample:
 def render(
     verdict: DriftVerdict, path: Path, *, reference: ReportSample, current: ReportSample, title: str, seed: int = 0
 ) -> Path:
-    """Write the page to `path`, whole or not at all, and return it.
+    """Write the page to `path`, whole or not at all, and return it. A verdict that judged nothing is a page without Evidently.
 
     Labels are compared where both samples have them. Raises InputError where no column has values in both samples,
     DependencyError where Evidently is not installed or the disk refuses.
     """
     before, now = _frame(reference, seed=seed), _frame(current, seed=seed)
-    page = _evidently_page(verdict, before, now)
+    page = _evidently_page(verdict, before, now) if verdict.features else _EMPTY_PAGE
     start = page.index("<body>") + len("<body>")
     summary = _summary(verdict, title, empty=[c for c in _names(before) if _is_empty(before, now, c)])
     _write_whole(path, page[:start] + summary + page[start:])
@@ -152,9 +153,12 @@ def _summary(verdict: DriftVerdict, title: str, *, empty: list[str]) -> str:
         f"<p>{badge} {verdict.reference_rows:,} reference payments, {verdict.current_rows:,} current ones</p>",
         "<ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons) + "</ul>",
         _outcome_table(verdict.reference_outcomes, verdict.current_outcomes),
+        _fault_table(verdict.features),
         _missing_table(verdict.features),
         _label_driven_table(verdict.features),
     ]
+    if not verdict.features:
+        return f'<style>{_STYLE}</style><section class="verdict">{"".join(parts[:3])}</section>'
     if empty:
         parts.append(f"<p>Without values in one of the samples, so not shown below: {escape(', '.join(empty))}.</p>")
     parts.append(
@@ -179,6 +183,16 @@ def _outcome_table(before: Outcomes | None, now: Outcomes | None) -> str:
     ]
     rows += [(name, f"{getattr(before, field):.2%}", f"{getattr(now, field):.2%}") for name, field in names.items()]
     return _table("Outcomes of mature labels", ("", "reference", "current"), rows)
+
+
+def _fault_table(features: tuple[FeatureDrift, ...]) -> str:
+    """Broken inputs with the days that show it; nothing where none is broken."""
+    rows = [(f.feature, str(f.fault), _day(f.since), _day(f.until)) for f in features if f.broken]
+    return _table("Broken inputs", ("input", "fault", "since", "until"), rows) if rows else ""
+
+
+def _day(day: date | None) -> str:
+    return "" if day is None else day.isoformat()
 
 
 def _missing_table(features: tuple[FeatureDrift, ...]) -> str:

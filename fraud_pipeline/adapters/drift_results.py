@@ -5,6 +5,7 @@ The fields of `status` are those that users of other drift APIs know; `status` a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +25,8 @@ FOLDER: Final = "drift"
 NEWEST: Final = 100
 """Reports that are looked at: three months of daily ones."""
 SHOWN_FEATURES: Final = 10
+_NAME: Final = re.compile(r"\d{4}-\d\d-\d\d-version-\d{1,10}")
+_LONGEST_NAME: Final = 40
 _FIGURES: Final = (
     "timestamp", "as_of", "champion", "status", "dataset_drift_detected", "dataset_drift_share", "num_features_checked",
     "num_features_drifted", "reference_rows", "current_rows", "drifted_features",
@@ -47,8 +50,13 @@ class DriftResults:
         newest, _ = self._newest()
         return _load(newest)
 
-    def report_path(self) -> Path:
-        """The page of the newest report. Raises NotFound."""
+    def report_path(self, report: str | None = None) -> Path:
+        """The page of the newest report, or of the one of that name (`2026-03-08-version-3`). Raises NotFound."""
+        if report is not None:
+            page = self._folder / f"{report}.html"
+            if not _NAME.fullmatch(report) or not page.is_file():
+                raise NotFound(f"There is no drift report {report[:_LONGEST_NAME]!r}.", remedy=_REMEDY)
+            return page
         newest, _ = self._newest()
         page = newest.with_suffix(".html")
         if not page.is_file():

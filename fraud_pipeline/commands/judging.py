@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from fraud_pipeline import policies
 from fraud_pipeline.adapters.candidate import EVALUATION_BUNDLE
 from fraud_pipeline.adapters.champion import evaluation_bundle, load_champion, load_opponent
-from fraud_pipeline.adapters.champion_watch import CURRENT_DAYS, judge_drift, mature_days_since, recent_days
+from fraud_pipeline.adapters.champion_watch import current_week, judge_drift, mature_days_since, recent_days
 from fraud_pipeline.adapters.registered_version import RegisteredVersion
 from fraud_pipeline.adapters.rethreshold import ThresholdPolicy
 from fraud_pipeline.adapters.rethreshold import rethreshold as choose_anew
 from fraud_pipeline.commands.opening import open_builder, open_ledger, open_registry
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.drift_verdict import DriftVerdict
-from fraud_pipeline.errors import DatasetError, NotFound
+from fraud_pipeline.errors import NotFound
 from fraud_pipeline.settings import Settings
 
 
 def drift_now(settings: Settings, *, as_of: date | None) -> tuple[DriftVerdict, str, date]:
     """The verdict on the week before `as_of` (default: the day after the newest), the champion's version, and the day.
 
-    Raises NotFound without a champion, DatasetError for a week without payments.
+    Raises NotFound without a champion, DatasetError for a week without days.
     """
     builder, registry = open_builder(settings), open_registry(settings)
     with open_ledger(settings) as ledger:
         champion = load_champion(ledger, registry)
         day = as_of or builder.default_as_of()
-        week = [day - timedelta(days=back) for back in range(1, CURRENT_DAYS + 1)]
-        current = recent_days(builder, champion, week, as_of=day)
-        if current is None:
-            raise DatasetError(
-                f"There is no payment in the week before {day}.", remedy="Materialize its days: `fraud run`."
-            )
+        current = current_week(builder, champion, as_of=day, ledger=ledger)
         settled = mature_days_since(champion, as_of=day, maturity_days=settings.label_maturity_days)
-        mature = recent_days(builder, champion, settled, as_of=day, control_share=settings.control_share)
-    verdict, _ = judge_drift(
-        champion, current, mature=mature, seed=settings.seed, limits=policies.drift_limits(settings)
-    )
+        mature = recent_days(builder, champion, settled, as_of=day, ledger=ledger, control_share=settings.control_share)
+    verdict, _ = judge_drift(champion, current, mature=mature, limits=policies.drift_limits(settings))
     return verdict, champion.version, day
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fraud_pipeline.adapters.drift_report import MAX_ROWS, ReportSample, render, write_verdict
-from fraud_pipeline.domain.drift import Outcomes, judge
+from fraud_pipeline.domain.drift import Outcomes, Window, judge, nothing_came
 from fraud_pipeline.errors import DependencyError, InputError
 
 ROWS = 400
@@ -67,7 +67,8 @@ def test_missing_rates_and_outcomes_are_told_by_us(page: str):
     rows = re.findall(r"<tr>(?:<td>[^<]*</td>)+</tr>", page[: page.index("</section>")])
     cells = [re.findall(r"<td>([^<]*)</td>", row) for row in rows]
     assert ["recall", "44.44%", "43.90%"] in cells
-    (missing,) = [c for c in cells if c[0] == "country_code"]
+    fault, missing = (c for c in cells if c[0] == "country_code")
+    assert fault[1:] == ["missing", "", ""]
     assert missing[3] == "yes"
     assert [c[0] for c in cells if "wasserstein" in c or "jensenshannon" in c] == ["merchant_fraud_share_7d"]
     assert "not shown below: never_there" in page
@@ -129,6 +130,26 @@ def test_the_verdict_is_a_file_too_with_missing_numbers_as_null(tmp_path: Path):
     assert (told["timestamp"], told["as_of"], told["champion"]) == ("2026-05-01T03:00:00+00:00", "2026-05-01", 3)
     assert told["feature_details"][0]["reference_mean"] is None
     assert told.items() >= verdict.to_dict().items()
+
+
+def test_a_verdict_that_judged_nothing_is_a_page_too(tmp_path: Path):
+    before = {"amount": columns(0)["amount"]}
+    nothing = nothing_came(first=date(2026, 5, 1), last=date(2026, 5, 7), reference_rows=ROWS)
+    empty = ReportSample({"amount": before["amount"][:0]})
+    path = render(nothing, tmp_path / "r.html", reference=ReportSample(before), current=empty, title="Silence")
+    page = path.read_text()
+    assert "<li>not one payment came from 2026-05-01 to 2026-05-07</li>" in page
+    assert page.endswith("</body></html>")
+    assert "Below:" not in page
+
+
+def test_a_broken_input_says_since_when_on_the_page(tmp_path: Path):
+    before, now = columns(0), columns(1)
+    day = np.repeat(np.arange(20_000, 20_008), ROWS // 8)
+    now["amount"] = np.where(day >= 20_006, np.nan, now["amount"])
+    verdict = judge(before, now, window=Window(day, np.arange(ROWS)))
+    path = render(verdict, tmp_path / "r.html", reference=ReportSample(before), current=ReportSample(now), title="x")
+    assert "<tr><td>amount</td><td>missing</td><td>2024-10-10</td><td></td></tr>" in path.read_text()
 
 
 def test_importing_the_adapter_loads_no_evidently():

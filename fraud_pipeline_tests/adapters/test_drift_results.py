@@ -139,6 +139,17 @@ def test_before_the_first_report_there_is_none_and_stats_say_so(folder: Path, le
     )
 
 
+def test_earlier_reports_stay_to_be_had_by_name(folder: Path, ledger: Ledger) -> None:
+    results = DriftResults(folder.parent, ledger)
+    for day in (1, 8):
+        store(folder, verdict(), as_of=date(2026, 3, day), now=NOW + timedelta(days=day))
+    assert results.report_path("2026-03-01-version-3").read_text() == "<html>2026-03-01</html>"
+    for name in ("2026-03-02-version-3", "../drift/2026-03-01-version-3", "", "2026-03-01-version-3.html", "x" * 5_000):
+        with pytest.raises(NotFound, match="There is no drift report") as caught:
+            results.report_path(name)
+        assert len(str(caught.value)) < 300
+
+
 def test_a_page_that_was_removed_is_named(folder: Path, ledger: Ledger) -> None:
     path = store(folder, verdict(), as_of=date(2026, 3, 8), now=NOW)
     path.with_suffix(".html").unlink()
