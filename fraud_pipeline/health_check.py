@@ -44,7 +44,7 @@ def check_http(url: str) -> None:
 
 def check_grpc(address: str) -> None:
     """Dagster's code server says that it serves."""
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     with grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary("/grpc.health.v1.Health/Check", lambda x: x, lambda x: x)

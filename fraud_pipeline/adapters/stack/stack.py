@@ -225,7 +225,9 @@ class Stack:
             port = chosen.get(service.name) or last
             if not port and service.published and not accepts(service.published):
                 port = service.published
-            while not port or list(found.values()).count(port):
+            if service.name in chosen and port in found.values():
+                raise InputError(f"Port {port} is another service's.", remedy="Name one that is free.")
+            while not port or port in found.values():
                 port = free_port()
             if chosen.get(service.name) and last not in (0, port) and self._runs(service):
                 raise Busy(f"{service.name} runs on port {last}, not on {port}.", remedy="`fraud stack down` first.")
