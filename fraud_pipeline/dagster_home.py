@@ -26,13 +26,23 @@ local_artifact_storage:
   module: dagster._core.storage.root
   class: LocalArtifactStorage
   config: {{base_dir: {storage}}}
-# SQLite has one writer, and a training takes all cores: one run after the other.
+# SQLite has one writer, and a training takes all cores: one run after the other, days and reports before a training that waits.
 concurrency:
   runs:
     max_concurrent_runs: 1
+  pools:
+    granularity: run
+    default_limit: 1  # the pool "training": one of them at a time, also where more runs may go on at once
 run_monitoring:
   enabled: true
   start_timeout_seconds: 300
+# A run whose process was lost, or that found no database when it began. Steps try again by themselves (defs/patience.py).
+run_retries:
+  enabled: true
+  max_retries: 1
+  retry_on_asset_or_op_failure: false
+freshness:
+  enabled: true
 """
 _SQLITE = """\
 run_storage:

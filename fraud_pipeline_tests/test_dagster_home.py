@@ -30,6 +30,15 @@ def test_everything_lies_under_the_home_and_nothing_reports_to_its_makers(tmp_pa
     assert int(os.environ["DAGSTER_EVENT_BATCH_SIZE"]) > 0
 
 
+def test_one_run_trains_at_a_time_and_freshness_is_shown(tmp_path: Path) -> None:
+    written = yaml.safe_load((prepare_dagster_home(Settings(home=tmp_path)) / "dagster.yaml").read_text())
+    for each in (written, yaml.safe_load(PRODUCTION.read_text())):
+        assert each["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1}
+        assert each["freshness"] == {"enabled": True}
+        assert each["run_retries"]["retry_on_asset_or_op_failure"] is False
+    assert written["concurrency"]["runs"]["max_concurrent_runs"] == 1
+
+
 def test_it_is_written_once_and_mended_where_it_was_changed(tmp_path: Path) -> None:
     path = prepare_dagster_home(Settings(home=tmp_path)) / "dagster.yaml"
     written = path.stat().st_mtime_ns

@@ -20,6 +20,12 @@ IN_PROGRESS = [
     DagsterRunStatus.CANCELING,
 ]
 
+TRAINING_POOL = "training"
+"""One run at a time that trains: it takes all cores and up to 3 GiB. The limit stands in `dagster.yaml`."""
+PRIORITY = "dagster/priority"
+BEFORE_TRAINING = {PRIORITY: "1"}
+"""Days and reports go first where a training waits, too; of the two slots of production a training takes one."""
+
 LOOK_BACK = timedelta(days=30)
 """A daemon that was off for longer is a matter for `fraud run`."""
 
@@ -59,6 +65,7 @@ TRAINING = dg.AssetSelection.assets(
 ingest_days = dg.define_asset_job(
     "ingest_days",
     selection=DAILY,
+    tags=BEFORE_TRAINING,
     description="Payments, labels, features and feature state of a range of days, as one run.",
 )
 retrain = dg.define_asset_job(
@@ -67,7 +74,10 @@ retrain = dg.define_asset_job(
     description="From the newest days to a champion: train, judge by the gates, promote what passes, report.",
 )
 monitor = dg.define_asset_job(
-    "monitor", selection=REPORT_ASSETS, description="Is the champion still as it should be: drift, performance, parity."
+    "monitor",
+    selection=REPORT_ASSETS,
+    tags=BEFORE_TRAINING,
+    description="Is the champion still as it should be: drift, performance, parity.",
 )
 
 weekly_retrain = dg.ScheduleDefinition(
@@ -82,6 +92,7 @@ day_automation = dg.AutomationConditionSensorDefinition(
     "day_automation",
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
+    run_tags=BEFORE_TRAINING,
     minimum_interval_seconds=SENSOR_EVERY_S,
     description="Asks for missing days and, when new ones are in, for the reports.",
 )

@@ -9,6 +9,7 @@ from fraud_pipeline.adapters.feature_store import FeatureStore
 from fraud_pipeline.defs.automation import DOWNSTREAM_DAYS
 from fraud_pipeline.defs.pages import OWNERS, plots
 from fraud_pipeline.defs.partitions import DAY_BEFORE, DAYS, ONE_RUN, days_of
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.domain.feature_spec import FEATURE_NAMES, FEATURES, SCHEMA_HASH
 
 
@@ -16,6 +17,7 @@ from fraud_pipeline.domain.feature_spec import FEATURE_NAMES, FEATURES, SCHEMA_H
     partitions_def=DAYS, backfill_policy=ONE_RUN, automation_condition=DOWNSTREAM_DAYS, group_name="features",
     kinds={"parquet", "numba"}, owners=OWNERS, code_version=SCHEMA_HASH, deps=["transactions", "labels"],
 )  # fmt: skip
+@patient
 def features(
     context: dg.AssetExecutionContext, feature_store: dg.ResourceParam[FeatureStore]
 ) -> dg.MaterializeResult[None]:
@@ -53,6 +55,7 @@ def features(
     kinds={"numba"}, owners=OWNERS, code_version=SCHEMA_HASH,
     deps=["features", dg.AssetDep("feature_state", partition_mapping=DAY_BEFORE)],
 )  # fmt: skip
+@patient
 def feature_state(
     context: dg.AssetExecutionContext,
     feature_store: dg.ResourceParam[FeatureStore],

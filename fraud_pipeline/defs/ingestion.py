@@ -10,12 +10,14 @@ from fraud_pipeline.adapters.day_source import DaySource
 from fraud_pipeline.defs.automation import ROOT_DAYS
 from fraud_pipeline.defs.pages import OWNERS, plots
 from fraud_pipeline.defs.partitions import DAYS, ONE_RUN, days_of
+from fraud_pipeline.defs.patience import patient
 
 
 @dg.asset(
     partitions_def=DAYS, backfill_policy=ONE_RUN, automation_condition=ROOT_DAYS, group_name="data",
     kinds={"parquet", "pyarrow"}, owners=OWNERS, code_version="1",
 )  # fmt: skip
+@patient
 def transactions(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[DatasetStore], source: dg.ResourceParam[DaySource]
 ) -> dg.MaterializeResult[None]:
@@ -42,6 +44,7 @@ def transactions(
     partitions_def=DAYS, backfill_policy=ONE_RUN, automation_condition=ROOT_DAYS, group_name="data",
     kinds={"parquet", "pyarrow"}, owners=OWNERS, code_version="1",
 )  # fmt: skip
+@patient
 def labels(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[DatasetStore], source: dg.ResourceParam[DaySource]
 ) -> dg.MaterializeResult[None]:

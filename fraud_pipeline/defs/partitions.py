@@ -9,6 +9,7 @@ import dagster as dg
 
 from fraud_pipeline.adapters.dataset_schemas import days_between
 from fraud_pipeline.adapters.source_store import SourceStore
+from fraud_pipeline.defs.freshness import is_live, with_freshness
 from fraud_pipeline.settings import Settings
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2010-01-01")
@@ -38,11 +39,15 @@ def has_stream(settings: Settings) -> bool:
 def fit_days(assets: Iterable[Any], *, home: Path, today: date, stream: bool = False) -> list[Any]:
     """The assets with the days of the world in `home` as the partitions of every daily one.
 
-    With a `stream` they have no condition of their own: those go by the machine's clock (see `defs.served_days`).
+    With a `stream` they have no condition of their own: those go by the machine's clock (see `defs.served_days`). Where the
+    data go on now, what is made daily has a freshness policy.
     """
     days = world_days(home, today=today, stream=stream)
 
+    live = is_live(home, today=today)
+
     def fitted(spec: dg.AssetSpec) -> dg.AssetSpec:
+        spec = with_freshness(spec) if live else spec
         if spec.partitions_def is None:
             return spec
         condition = None if stream else spec.automation_condition

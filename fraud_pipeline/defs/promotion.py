@@ -26,6 +26,7 @@ from fraud_pipeline.adapters.promotions import appoint_challenger, current_champ
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingStore
 from fraud_pipeline.defs.pages import OWNERS, plots, run_link, table
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.defs.training import experiment_settings, recipe_options, recipe_tag
 from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.domain.shadow_trial import TRIAL
@@ -48,6 +49,7 @@ GATES = {
     group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1",
     deps=["xgboost_model", "isolation_forest_model"],
 )  # fmt: skip
+@patient
 def candidate_bundle(
     context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
     models: dg.ResourceParam[ModelStore], builder: dg.ResourceParam[TrainingSetBuilder],
@@ -118,6 +120,7 @@ def gates(registry: dg.ResourceParam[Any]) -> Iterator[dg.AssetCheckResult]:
 
 
 @dg.asset(group_name="promotion", kinds={"onnx", "mlflow"}, owners=OWNERS, code_version="1", deps=["candidate_bundle"])
+@patient
 def champion_bundle(
     context: dg.AssetExecutionContext, registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger],
     settings: dg.ResourceParam[Settings],

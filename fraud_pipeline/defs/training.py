@@ -14,8 +14,10 @@ from fraud_pipeline.adapters.model_store import ModelStore
 from fraud_pipeline.adapters.plots import feature_importance
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.adapters.training_store import TrainingSet, TrainingStore
+from fraud_pipeline.defs.automation import TRAINING_POOL
 from fraud_pipeline.defs.pages import OWNERS, plots, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.domain.experiment import ExperimentSettings, train_classifiers, train_detectors
 from fraud_pipeline.domain.training import Recipe
 from fraud_pipeline.settings import Settings
@@ -34,9 +36,10 @@ class TrainingSetConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="training", kinds={"numpy"}, owners=OWNERS, code_version="1",
+    group_name="training", pool=TRAINING_POOL, kinds={"numpy"}, owners=OWNERS, code_version="1",
     deps=[dg.AssetDep(name, partition_mapping=EVERY_DAY) for name in ("features", "labels")],
 )  # fmt: skip
+@patient
 def training_set(
     context: dg.AssetExecutionContext, config: TrainingSetConfig, builder: dg.ResourceParam[TrainingSetBuilder],
     settings: dg.ResourceParam[Settings],
@@ -74,7 +77,11 @@ def training_set(
     )
 
 
-@dg.asset(group_name="training", kinds={"xgboost", "mlflow"}, owners=OWNERS, code_version="1", deps=["training_set"])
+@dg.asset(
+    group_name="training", pool=TRAINING_POOL, kinds={"xgboost", "mlflow"}, owners=OWNERS, code_version="1",
+    deps=["training_set"],
+)  # fmt: skip
+@patient
 def xgboost_model(
     context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
     models: dg.ResourceParam[ModelStore], settings: dg.ResourceParam[Settings], mlflow: dg.ResourceParam[Any],
@@ -108,8 +115,14 @@ def xgboost_model(
 
 
 @dg.asset(
-    group_name="training", kinds={"scikitlearn", "mlflow"}, owners=OWNERS, code_version="1", deps=["training_set"]
+    group_name="training",
+    pool=TRAINING_POOL,
+    kinds={"scikitlearn", "mlflow"},
+    owners=OWNERS,
+    code_version="1",
+    deps=["training_set"],
 )
+@patient
 def isolation_forest_model(
     context: dg.AssetExecutionContext, training_sets: dg.ResourceParam[TrainingStore],
     models: dg.ResourceParam[ModelStore], settings: dg.ResourceParam[Settings], mlflow: dg.ResourceParam[Any],
