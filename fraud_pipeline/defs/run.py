@@ -21,7 +21,7 @@ from fraud_pipeline import errors as fraud_errors
 from fraud_pipeline.adapters.dataset_schemas import days_between
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.model_registry import ModelRegistry
-from fraud_pipeline.adapters.promotions import current_champion, repair_alias
+from fraud_pipeline.adapters.promotions import current_challenger, current_champion, repair_alias
 from fraud_pipeline.adapters.source_store import SourceStore, WorldManifest
 from fraud_pipeline.adapters.world_source import land_world
 from fraud_pipeline.dagster_home import COMMAND_LINE_CONFIG
@@ -206,25 +206,33 @@ def _train(session: Session, as_of: date, *, shuffle_labels: bool, anew: bool, c
     with Ledger.open(settings.ledger_url) as ledger:
         registry = open_registry(settings)
         repair_alias(ledger, registry)
-        before = current_champion(ledger)
+        before, in_shadow = current_champion(ledger), current_challenger(ledger)
         known = None if anew else _judged(registry, wanted, settings)
         promoted = {promotion.version for promotion in ledger.promotions()}
     if known is not None and before is not None and known.version == before.version:
         return changed, f"Version {known.version} is champion, trained on these very payments: nothing to do"
     if known is not None and known.verdict == "failed":
         return changed, f"Version {known.version}, trained on these very payments, failed its gates: {known.reason}"
-    if known is not None and known.version not in promoted:
+    if known is not None and in_shadow is not None and known.version == in_shadow.version:
+        return changed, f"Version {known.version}, trained on these very payments, decides in shadow: nothing to do"
+    against = None if known is None or known.gates is None else known.gates.against_version
+    if known is not None and known.version not in promoted and against == (before.version if before else None):
         session.execute("retrain", only=["champion_bundle"])  # a run was killed between the gates and the promotion
     else:
         config = {"as_of": as_of.isoformat(), "shuffle_labels": shuffle_labels}
         session.execute("retrain", config={"ops": {"training_set": {"config": config}}})
     with Ledger.open(settings.ledger_url) as ledger:
-        after = current_champion(ledger)
+        after, challenger = current_champion(ledger), current_challenger(ledger)
         candidate = _judged(open_registry(settings), wanted, settings)
     if after is not None and candidate is not None and after.version == candidate.version:
         return True, f"Version {after.version} is the new champion"
     if after is not None:
         session.execute("monitor")
+    if challenger is not None and candidate is not None and challenger.version == candidate.version:
+        return (
+            True,
+            f"Version {candidate.version} passed its gates and decides in shadow for {settings.shadow_days} days of data",
+        )
     version = f"Version {candidate.version}" if candidate else "The candidate"
     stays = f"; version {after.version} stays champion" if after else "; there is no champion"
     return True, f"{version} failed its gates: {candidate.reason if candidate else 'it was not judged'}{stays}"

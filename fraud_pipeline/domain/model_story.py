@@ -62,14 +62,15 @@ def story(
             )
             for a in episode.attempts
         ]  # fmt: skip
-    return sorted(events, key=lambda event: event.at, reverse=True)
+    return sorted(events, key=lambda event: event.at)[::-1]  # of two at one moment the later row comes first, too
 
 
 def standing(promotions: Sequence[Promotion]) -> dict[int, str]:
     """Of each version that was ever champion what it is now: `champion since ...`, `rolled back ...`, `champion until ...`."""
     taken_back = rolled_back_versions(promotions)
     found: dict[int, str] = {}
-    for before, after in zip(promotions, [*promotions[1:], None], strict=True):
+    for place, before in enumerate(promotions):
+        after = promotions[place + 1] if place + 1 < len(promotions) else None
         if after is None:
             found[before.version] = f"champion since {before.promoted_at:%Y-%m-%d %H:%M} ({before.kind})"
         elif before.version != after.version:

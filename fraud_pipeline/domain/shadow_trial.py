@@ -19,8 +19,8 @@ class TrialLimits:
     """`days` of data and `least` shadow decisions must be over; `patience` times the days without them end it too.
 
     The challenger may raise `most_ratio` times the champion's alerts where that is also `most_alerts` times the budget, and
-    must raise `fewest_ratio` of them; frauds that it would have lost must not be more than chance explains (`z`, `cluster`: see
-    `promotion_watch.WatchLimits`).
+    must raise `fewest_ratio` of them; frauds that it would have lost must not be more than chance explains: `z` standard deviations
+    (1 in 100, for it is asked once, and a candidate that is dismissed wrongly costs little), `cluster` counts as one.
     """
 
     days: float
@@ -30,7 +30,7 @@ class TrialLimits:
     most_ratio: float = 3.0
     most_alerts: float = 3.0
     fewest_ratio: float = 1 / 3
-    z: float = 3.3
+    z: float = 2.3
     cluster: float = 2.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def rolled_back_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def rolled_back_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 2 was forced in place of 1, alerted everything, and was rolled back."""
     home = tmp_path_factory.mktemp("rolled-back")
     with Ledger.open(f"sqlite:///{home / 'ledger.db'}") as ledger:
@@ -27,7 +26,7 @@ def rolled_back_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         place.promote(2, place.bundle(review=0.00001), kind="forced", who="ann", reason="a hunch")
         place.answer(600, days=0.1)
         assert place.steps().rolled_back is not None
-    yield home
+    return home
 
 
 @pytest.fixture(autouse=True)

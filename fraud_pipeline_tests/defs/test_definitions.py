@@ -31,6 +31,8 @@ ASSETS = {
     "isolation_forest_model": {"training_set"},
     "candidate_bundle": {"xgboost_model", "isolation_forest_model"},
     "champion_bundle": {"candidate_bundle"},
+    "shadow_trial": {"candidate_bundle"},
+    "promotion_watch": {"champion_bundle"},
     "drift_report": {"features", "champion_bundle"},
     "performance_report": {"features", "champion_bundle"},
     "parity_report": {"features"},
@@ -75,11 +77,13 @@ def test_the_checks_and_which_of_them_block(definitions: dg.Definitions) -> None
 
 
 def test_jobs_schedules_and_sensors(definitions: dg.Definitions) -> None:
-    assert {job.name for job in definitions.jobs or ()} == {"ingest_days", "retrain", "monitor"}
+    assert {job.name for job in definitions.jobs or ()} == {
+        "ingest_days", "retrain", "monitor", "repair_aliases", "end_shadow_trial",
+    }  # fmt: skip
     schedules = {s.name: s.cron_schedule for s in definitions.schedules or () if isinstance(s, dg.ScheduleDefinition)}
     assert schedules == {"weekly_retrain": "0 4 * * 1"}
     assert {s.name for s in definitions.sensors or ()} == {
-        "day_automation", "drift_retrain", "drift_retrain_done", "failed_runs",
+        "day_automation", "drift_retrain", "drift_retrain_done", "failed_runs", "shadow_period", "watch_promotion",
         "observe_platform", "deliver_notices", "tell_failed_runs",
     }  # fmt: skip
     assert all(s.default_status == dg.DefaultSensorStatus.RUNNING for s in definitions.sensors or ())
