@@ -248,7 +248,7 @@ class _MailSession:
         lines = []
         while (line := self._line()) != b".\r\n":
             lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
-        self._server.messages.append(BytesParser(policy=default).parsebytes(b"".join(lines)))  # type: ignore[arg-type]
+        self._server.messages.append(BytesParser(policy=default).parsebytes(b"".join(lines)))
         self._server.receivers.append(self._to)
         self._server.encrypted.append(self._encrypted)
         self._say(b"250 taken")

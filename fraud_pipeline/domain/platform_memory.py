@@ -51,7 +51,7 @@ class Memory:
 
 
 def _seconds(moment: datetime) -> float:
-    return round(moment.timestamp(), 3)
+    return round(moment.timestamp(), 6)
 
 
 def _moment(seconds: float) -> datetime:

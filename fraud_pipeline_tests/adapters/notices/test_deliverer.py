@@ -57,13 +57,12 @@ def clock() -> Clock:
     return Clock()
 
 
-def webhook(receiver: Receiver | str, *, timeout_s: float = 5.0) -> Webhook:
-    url = receiver if isinstance(receiver, str) else receiver.url
+def webhook(receiver: Receiver, *, timeout_s: float = 30.0) -> Webhook:
 
     def send(address: str, body: bytes, headers: Any) -> None:
         post(address, body, headers, timeout_s=timeout_s)
 
-    return Webhook(f"{url}/hooks/{SECRET}", SECRET, source="prod", severities=SEVERITIES, send=send)
+    return Webhook(f"{receiver.url}/hooks/{SECRET}", SECRET, source="prod", severities=SEVERITIES, send=send)
 
 
 def deliverer(book: NoticeBook, clock: Clock, *channels: Channel) -> Deliverer:
@@ -156,19 +155,17 @@ def test_a_channel_in_trouble_is_left_alone_for_the_round(ledger: Ledger, book: 
 def test_a_hanging_channel_holds_up_no_other(ledger: Ledger, book: NoticeBook, clock: Clock) -> None:
     ledger.tell(DRIFT, now=NOW)
     with receiving(Answer(None)) as hanging, receiving(Answer(202)) as pager:
-        arrived = threading.Event()
         page = PagerDuty(pager.url, "k", source="prod", severities=SEVERITIES)
-        rounds = threading.Thread(
-            target=lambda: (one_round(book, clock, webhook(hanging, timeout_s=20), page), arrived.set())
-        )
+        hangs = webhook(hanging, timeout_s=20)
+        rounds = threading.Thread(target=one_round, args=(book, clock, hangs, page))
         rounds.start()
         deadline = monotonic() + 15
         while not any(d.channel == "pagerduty" and d.state == "delivered" for d in book.deliveries([1])[1]):
             assert monotonic() < deadline
-        assert not arrived.is_set(), "the other one still hangs"
+        assert rounds.is_alive(), "the other one still hangs"
         hanging.closing.set()
         rounds.join(30)
-        assert arrived.is_set()
+        assert not rounds.is_alive()
     assert {d.channel: d.state for d in book.deliveries([1])[1]} == {"pagerduty": "delivered", "webhook": "retrying"}
 
 
