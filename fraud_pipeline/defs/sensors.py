@@ -9,12 +9,13 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.new_frauds import NewFrauds
-from fraud_pipeline.adapters.promotions import current_champion
+from fraud_pipeline.adapters.promotions import current_challenger, current_champion
 from fraud_pipeline.defs.automation import retrain
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState, next_action
 from fraud_pipeline.domain.new_labels import label_shortage
 from fraud_pipeline.domain.promotion import Promotion
+from fraud_pipeline.domain.shadow_trial import is_trial
 from fraud_pipeline.settings import Settings
 
 EPISODE_TAG = "fraud/drift_episode"
@@ -68,6 +69,7 @@ def drift_retrain(
         last_run=_last_run(context.instance, last),
         training_in_progress=_training(context.instance),
         shortage=_shortage(new_frauds, champion, observation, settings),
+        trial=_trial(ledger),
     )
     if not ledger.apply_episode_action(action, observation, verdict=found["verdict"], now=now):
         return dg.SkipReason("Another daemon has just acted on this drift.")
@@ -105,6 +107,12 @@ def _shortage(new_frauds: NewFrauds, champion: Promotion, observation: DriftObse
         return ""
     new = new_frauds.since(champion, as_of=observation.as_of.date())
     return "" if new is None else label_shortage(new, wanted=settings.retrain_min_frauds)
+
+
+def _trial(ledger: Ledger) -> str:
+    """The candidate that the automation has put into shadow; empty where there is none."""
+    challenger = current_challenger(ledger)
+    return f"version {challenger.version} decides in shadow" if challenger is not None and is_trial(challenger) else ""
 
 
 def _note(ledger: Ledger, run: dg.DagsterRun, outcome: RunState) -> None:

@@ -103,13 +103,15 @@ def next_action(
     last_run: RunState | None = None,
     training_in_progress: bool = False,
     shortage: str = "",
+    trial: str = "",
     policy: EpisodePolicy = EpisodePolicy(),
 ) -> EpisodeAction:
     """Judge the newest verdict against the newest episode.
 
     `last_run` is the state of the run of the newest attempt, None where no such run is known;
     `training_in_progress` says that a training runs for any other reason (the weekly schedule, a person). `shortage` says
-    which labels a retraining still lacks: the episode opens, and its run waits for them.
+    which labels a retraining still lacks: the episode opens, and its run waits for them. `trial` names a candidate that decides
+    in shadow: another one would only take its place.
     """
     opened = last if last is not None and last.closed_at is None else None
     if opened is not None and opened.champion_version != champion_version:
@@ -129,6 +131,8 @@ def next_action(
         if opened is None:
             return EpisodeAction("none", "No drift.")
         return EpisodeAction("close", "The drift is over.", opened.episode_id)
+    if trial:
+        return EpisodeAction("none", f"Drift, but {trial}: the end of its shadow period is waited for.")
     if opened is None:
         return _opening(last, observation, training_in_progress, shortage, policy)
     return _further_request(opened, observation, now, last_run, training_in_progress, shortage, policy)

@@ -99,6 +99,16 @@ def test_a_clock_that_was_set_ahead_starts_one_attempt_and_no_more_than_three():
     assert "cools down" in act(closed, DRIFT, now=ahead).reason
 
 
+def test_a_candidate_that_decides_in_shadow_is_waited_for():
+    later = replace(DRIFT, as_of=AS_OF + 30 * DAY)
+    for last in (None, episode(attempt(1, "succeeded"))):
+        action = act(last, later, trial="version 4 decides in shadow")
+        assert (action.kind, action.reason) == (
+            "none", "Drift, but version 4 decides in shadow: the end of its shadow period is waited for.",
+        )  # fmt: skip
+    assert act(episode(attempt(1, "succeeded")), CALM, trial="version 4 decides in shadow").kind == "close"
+
+
 def test_a_report_of_an_older_day_neither_closes_nor_asks():
     for older in (replace(DRIFT, as_of=AS_OF - DAY), replace(CALM, as_of=AS_OF - DAY)):
         action = act(episode(attempt(1, "failed")), older, now=NOW + DAY)
