@@ -13,6 +13,9 @@ FIRST_WAIT_S: Final = 10.0
 """Ten seconds, then twice as long each time: two and a half minutes in all, in which a database or a broker is started anew.
 What stays away longer fails the run, which the sensors and conditions ask for again."""
 
+AT_A_TERMINAL: Final = "fraud/at_a_terminal"
+"""Tag of a run that a person waits for: what is away is told at once."""
+
 
 def patient(compute: Callable[..., Any]) -> Callable[..., Any]:
     """An asset's body that is tried again when a dependency does not answer or someone holds what one alone may hold.
@@ -28,7 +31,7 @@ def patient(compute: Callable[..., Any]) -> Callable[..., Any]:
             context = next(
                 (each for each in (*args, *kwargs.values()) if isinstance(each, dg.AssetExecutionContext)), None
             )
-            if context is None:  # called by hand
+            if context is None or AT_A_TERMINAL in context.run.tags:
                 raise
             wait_s = FIRST_WAIT_S * 2**context.retry_number
             if context.retry_number < RETRIES:

@@ -27,6 +27,7 @@ from fraud_pipeline.adapters.world_source import land_world
 from fraud_pipeline.dagster_home import COMMAND_LINE_CONFIG
 from fraud_pipeline.definitions import load_definitions
 from fraud_pipeline.defs.partitions import range_tags
+from fraud_pipeline.defs.patience import AT_A_TERMINAL
 from fraud_pipeline.defs.resources import resources_for
 from fraud_pipeline.defs.training import period_limits, recipe_tag
 from fraud_pipeline.domain.simulation_config import WorldConfig
@@ -74,7 +75,7 @@ class Session:
         result = definition.execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=tags,
+            tags={**(tags or {}), AT_A_TERMINAL: "yes"},
             run_config={**QUIET, **(config or {})},
             asset_selection=None if only is None else [dg.AssetKey(name) for name in only],
             raise_on_error=False,  # so that one report that fails takes no other step with it

@@ -33,6 +33,7 @@ def test_what_is_made_daily_has_a_policy_while_its_data_go_on(tmp_path: Path, se
     assert fresh_assets(settings) == FRESH_ASSETS
     policy = load_definitions(settings).resolve_asset_graph().get(dg.AssetKey("features")).freshness_policy
     assert isinstance(policy, TimeWindowFreshnessPolicy)
+    assert policy.warn_window is not None
     assert timedelta(hours=24) < policy.warn_window.to_timedelta() < policy.fail_window.to_timedelta()
 
 

@@ -66,3 +66,11 @@ def test_it_waits_twice_as_long_each_time(monkeypatch: pytest.MonkeyPatch) -> No
     result, _ = run(*(DependencyError("away") for _ in range(3)))
     retries = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
     assert [event.step_retry_data.seconds_to_wait for event in retries] == [0.01, 0.02, 0.04]
+
+
+def test_where_a_person_waits_it_is_told_at_once() -> None:
+    system = System([DependencyError("away")])
+    tags = {patience.AT_A_TERMINAL: "yes"}
+    result = dg.materialize([answer], resources={"system": system}, tags=tags, raise_on_error=False)
+    assert not result.success
+    assert system.asked == 1
