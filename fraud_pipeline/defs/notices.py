@@ -3,8 +3,9 @@
 No step of the pipeline waits for a receiver, and none fails because of one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -139,15 +140,21 @@ def _report_conditions(
     if drift is not None and drift["champion"] == champion:
         at = datetime.combine(drift["as_of"], time.min, UTC)
         yield from drift_conditions(drift, opened, at=at, link=_link(settings, "assets/drift_report"))
-    event = instance.get_latest_materialization_event(dg.AssetKey("parity_report"))
-    if event is not None and event.asset_materialization is not None:
-        metadata = event.asset_materialization.metadata
-        if "differing values" in metadata and "compared values" in metadata:
-            differing, compared = (int(str(metadata[f"{what} values"].value)) for what in ("differing", "compared"))
-            at = datetime.fromtimestamp(event.timestamp, UTC)
-            yield parity_condition(
-                differing=differing, compared=compared, at=at, link=_link(settings, "assets/parity_report")
-            )
+    parity = instance.get_latest_materialization_event(dg.AssetKey("parity_report"))
+    if parity is not None and parity.asset_materialization is not None:
+        found = parity.asset_materialization.metadata
+        yield parity_condition(
+            live=_count(found, "differing values"),
+            logged=_count(found, "served differing values"),
+            compared=_count(found, "compared values") + _count(found, "served values"),
+            at=datetime.fromtimestamp(parity.timestamp, UTC),
+            link=_link(settings, "assets/parity_report"),
+        )
+
+
+def _count(metadata: Mapping[str, Any], name: str) -> int:
+    """A count in an asset's metadata; 0 in a report that is older than the count."""
+    return int(metadata[name].value) if name in metadata else 0
 
 
 def _run_conditions(instance: dg.DagsterInstance, opened: list[RecordedNotice], now: datetime) -> Iterator[Condition]:

@@ -106,17 +106,17 @@ def _newly_broken(
     )
 
 
-def parity_condition(*, differing: int, compared: int, at: datetime, link: str | None) -> Condition:
-    """What the newest parity report found."""
+def parity_condition(*, live: int, logged: int, compared: int, at: datetime, link: str | None) -> Condition:
+    """What the newest parity report found: values that differ `live`, and as they were `logged` when they served."""
     return Condition(
         "parity",
         "batch and online",
-        differing > 0,
+        live + logged > 0,
         at=at,
         severity="critical",
-        title=f"{differing:,} feature values differ between training and serving",
-        text=f"Of {compared:,} compared values {differing:,} differ.",
-        facts={"differing": differing, "compared": compared},
+        title=f"{live + logged:,} feature values differ between training and serving",
+        text=f"Of {compared:,} compared values {live:,} differ computed live, and {logged:,} as logged when they were served.",
+        facts={"live": live, "logged": logged, "compared": compared},
         link=link,
     )
 

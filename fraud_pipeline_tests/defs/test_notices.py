@@ -164,7 +164,9 @@ def test_promotions_are_told_once_each_whoever_lost_the_cursor(platform: Platfor
 
 
 def test_differing_values_are_told(platform: Platform) -> None:
-    platform.materialized("parity_report", **{"differing values": 2, "compared values": 100})
+    platform.materialized(
+        "parity_report", **{"differing values": 0, "served differing values": 2, "compared values": 100}
+    )
     platform.look()
     platform.materialized("parity_report", **{"differing values": 0, "compared values": 100})
     platform.look()

@@ -80,10 +80,11 @@ def test_a_report_that_could_judge_nothing_ends_nothing_but_an_empty_week_is_tol
 
 
 def test_parity_the_champion_and_the_registry_end_when_they_are_well() -> None:
-    differs = parity_condition(differing=3, compared=1_000, at=NOW, link=None)
+    differs = parity_condition(live=1, logged=2, compared=1_000, at=NOW, link=None)
     assert (differs.holds, differs.severity) == (True, "critical")
-    assert "Of 1,000 compared values 3 differ" in differs.text
-    assert not parity_condition(differing=0, compared=1_000, at=NOW, link=None).holds
+    assert differs.title.startswith("3 feature values differ")
+    assert "Of 1,000 compared values 1 differ computed live, and 2 as logged" in differs.text
+    assert not parity_condition(live=0, logged=0, compared=1_000, at=NOW, link=None).holds
     gone = champion_condition(4, "The files of version 4 are gone.", at=NOW, link=None)
     assert (gone.holds, gone.key) == (True, "champion_missing/version 4")
     assert gone.text.startswith("The files of version 4 are gone.")
