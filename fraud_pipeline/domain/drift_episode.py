@@ -116,17 +116,8 @@ def next_action(
     opened = last if last is not None and last.closed_at is None else None
     if opened is not None and opened.champion_version != champion_version:
         return EpisodeAction("close", f"Version {champion_version} was promoted.", opened.episode_id)
-    if observation.champion_version != champion_version:
-        return EpisodeAction(
-            "none",
-            f"The newest verdict is about version {observation.champion_version}; version {champion_version} serves now.",
-        )
-    if opened is not None and observation.as_of < opened.opened_at:
-        return EpisodeAction(
-            "none", f"The newest report is of {observation.as_of:%Y-%m-%d}, before the episode opened."
-        )
-    if observation.broken_input:
-        return EpisodeAction("none", f"The input is broken, which retraining would learn: {observation.reason}")
+    if aside := _set_aside(opened, observation, champion_version):
+        return EpisodeAction("none", aside)
     if not observation.drifted:
         if opened is None:
             return EpisodeAction("none", "No drift.")
@@ -136,6 +127,18 @@ def next_action(
     if opened is None:
         return _opening(last, observation, training_in_progress, shortage, policy)
     return _further_request(opened, observation, now, last_run, training_in_progress, shortage, policy)
+
+
+def _set_aside(opened: DriftEpisode | None, observation: DriftObservation, champion_version: int) -> str:
+    """Why a verdict neither opens, goes on with nor closes anything; empty where it counts."""
+    if observation.champion_version != champion_version:
+        about = observation.champion_version
+        return f"The newest verdict is about version {about}; version {champion_version} serves now."
+    if opened is not None and observation.as_of < opened.opened_at:
+        return f"The newest report is of {observation.as_of:%Y-%m-%d}, before the episode opened."
+    if observation.broken_input:
+        return f"The input is broken, which retraining would learn: {observation.reason}"
+    return ""
 
 
 def _opening(
