@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,8 @@ from fraud_pipeline.domain.payment_kernels import (
     coded,
     read_payments,
 )
+from fraud_pipeline.domain.transaction import Transaction
+from fraud_pipeline.domain.transaction_batch import made_of_columns
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,9 +55,24 @@ class PaymentColumns:
     _text: bytes
     _spans: Ints
 
-    def ids(self, rows: Sequence[int]) -> list[str]:
+    def ids(self, rows: Sequence[int] | Ints) -> list[str]:
         """The transaction ids of these rows."""
         return _texts(self._text, self._spans[rows, IDENTITY])
+
+    def transactions(self, rows: Ints, *, currency: str) -> list[Transaction]:
+        """These rows as objects."""
+        moments = [moment.replace(tzinfo=UTC) for moment in self.times[rows].astype("datetime64[us]").tolist()]
+        placed = self.places[rows]
+        latitudes, longitudes = placed[:, 0].tolist(), placed[:, 1].tolist()
+        if np.isnan(placed).any():
+            latitudes, longitudes = ([None if x != x else x for x in each] for each in (latitudes, longitudes))  # noqa: PLR0124
+        customers, merchants, categories, channels, countries, devices = (
+            self.column(field, rows) for field in range(len(CODED))
+        )
+        return made_of_columns(
+            len(rows), self.ids(rows), moments, customers, merchants, self.amounts[rows].tolist(), repeat(currency), categories,
+            channels, countries, devices, latitudes, longitudes, map(dict, repeat(())),
+        )  # fmt: skip
 
     def column(self, field: int, rows: Ints) -> list[str | None]:
         """The texts of a coded field in these rows."""
@@ -109,3 +127,8 @@ def _countries() -> npt.NDArray[np.bool_]:
     for code in COUNTRIES:
         table[ord(code[0]) - 65, ord(code[1]) - 65] = True
     return table
+
+
+def warm() -> None:
+    """Compile (or load) what reads payments."""
+    payment_columns([b"{}"], [b""], np.zeros(1, np.int64), currency="USD")

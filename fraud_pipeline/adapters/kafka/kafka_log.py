@@ -326,7 +326,10 @@ class KafkaLog:
         return found
 
     def _listen(self, found: list[SharedMessage], timeout_s: float) -> None:
-        for message in self._shared.consume(SHARED_BATCH, timeout_s) if self._heard else []:
+        received = self._shared.consume(1, timeout_s) if self._heard else []
+        if received:  # who waits for many waits all of the time
+            received += self._shared.consume(SHARED_BATCH, 0.0)
+        for message in received:
             partition, offset, error = int(message.partition() or 0), int(message.offset() or 0), message.error()
             if error is None:
                 found.append(SharedMessage(partition, offset, orjson.loads(message.value() or b"{}")))
@@ -382,8 +385,7 @@ class KafkaLog:
         self._turns.append(self._turns.pop(0))
         try:
             producer.begin_transaction()
-            for output in outputs:
-                _produce(producer, output)
+            _produce(producer, outputs)
             offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
             self._insist(lambda: self._send_offsets(producer, offsets, membership))
             self._insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
@@ -469,14 +471,15 @@ class KafkaLog:
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 
-def _produce(producer: Producer, output: Output) -> None:
-    partition = ANY_PARTITION if output.partition is None else output.partition
-    while True:
-        try:
-            producer.produce(output.topic, output.value, output.key, partition, headers=output.headers)  # type: ignore[arg-type]
-            return
-        except BufferError:
-            producer.poll(0.05)
+def _produce(producer: Producer, outputs: Sequence[Output]) -> None:
+    produce: Any = producer.produce
+    for topic, partition, key, value, headers in outputs:
+        while True:
+            try:
+                produce(topic, value, key, ANY_PARTITION if partition is None else partition, headers=headers)
+                break
+            except BufferError:
+                producer.poll(0.05)
 
 
 def record_of(message: Any) -> LogRecord:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import numpy as np
+
 from fraud_pipeline.adapters.kafka.messages import (
     HEADERS,
     MAX_VALUE_BYTES,
@@ -22,6 +24,7 @@ from fraud_pipeline.adapters.stream.event_log import LogRecord
 from fraud_pipeline.domain.decision import Decision
 from fraud_pipeline.domain.feature_layout import NEVER
 from fraud_pipeline.domain.feature_state import microseconds
+from fraud_pipeline.domain.payment_columns import payment_columns
 from fraud_pipeline.domain.seen_ids import content_hash, id_hash
 from fraud_pipeline.domain.strict_json import plain_objects
 from fraud_pipeline.domain.transaction import MAX_AGE, LabelChange, Transaction
@@ -65,12 +68,12 @@ class Item:
 def read_records(records: Sequence[LogRecord], *, currency: str) -> list[Item]:
     """What each record says, in their order."""
     items = [Item(record) for record in records]
-    _read_plain([item for item in items if is_plain(item.record.headers, item.record.value)], currency)
+    usual = [item for item in items if is_plain(item.record.headers, item.record.value)]
+    _read_plain(usual, currency)
+    _read_together([item for item in usual if item.payment is None], currency)
     for item in items:
         if item.payment is None:
             _read_closely(item, currency)
-        if item.payment is not None:
-            item.note(item.payment)
     return items
 
 
@@ -80,7 +83,25 @@ def is_plain(headers: Headers, value: bytes | None) -> bool:
 
 
 def _read_plain(items: Sequence[Item], currency: str) -> None:
-    """Read many payments at once; what is not plainly one, or not under its key, is left for the closer look."""
+    """Read many payments at once from their bytes; what is not plainly one, or not under its key, is left."""
+    if not items:
+        return
+    columns = payment_columns(
+        [item.record.value or b"" for item in items], [item.record.key or b"" for item in items],
+        np.array([item.record.received_us for item in items], np.int64), currency=currency,
+    )  # fmt: skip
+    rows = np.flatnonzero(columns.plain)
+    found = zip(
+        rows.tolist(), columns.transactions(rows, currency=currency), columns.times[rows].tolist(),
+        columns.identities[rows].tolist(), columns.contents[rows].tolist(), strict=True,
+    )  # fmt: skip
+    for row, payment, time_us, identity, content in found:
+        item = items[row]
+        item.payment, item.time_us, item.identity, item.content = payment, time_us, identity, content
+
+
+def _read_together(items: Sequence[Item], currency: str) -> None:
+    """The same of what has other letters, attributes or unknown fields."""
     payloads = plain_objects([item.record.value or b"" for item in items])
     if not payloads:
         return
@@ -97,6 +118,7 @@ def _read_plain(items: Sequence[Item], currency: str) -> None:
             and item.record.key == found.customer_id.encode()
         ):
             item.payment = found
+            item.note(found)
 
 
 def _read_closely(item: Item, currency: str) -> None:
@@ -110,6 +132,7 @@ def _read_closely(item: Item, currency: str) -> None:
         else:
             item.decided = attached_decision(record.headers, transaction=said)
             item.payment = said
+            item.note(said)
     except BadMessage as err:
         item.bad = err
 

@@ -24,6 +24,7 @@ from fraud_pipeline.domain.feature_merged import ANY_MINUTE, MergedState, closed
 from fraud_pipeline.domain.feature_state import microseconds
 from fraud_pipeline.domain.feature_writer import WriterState
 from fraud_pipeline.domain.minute_closing import ClosingParts
+from fraud_pipeline.domain.payment_columns import warm
 
 MAX_BATCH: Final = 2_000
 """Records of one transaction when there is a backlog: its fixed cost (about 5 ms) is then a few µs of each, and what a rollback
@@ -115,6 +116,7 @@ class ScorerLoop:
     def start(self) -> None:
         """Recover what is shared, and join."""
         self._states.check_layout()
+        warm()  # before the group waits for us
         self.merged, offsets = self._states.merged()
         for partition in range(len(self._states.writers)):
             self.shared_offsets[partition] = offsets.get(partition, 0)
