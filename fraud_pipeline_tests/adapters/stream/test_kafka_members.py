@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition
 
 from fraud_pipeline.adapters.kafka import kafka_log
 from fraud_pipeline.adapters.kafka.envelope import HEADERS, Message
-from fraud_pipeline.adapters.kafka.kafka_log import KafkaLog
+from fraud_pipeline.adapters.kafka.kafka_log import STUCK_S, KafkaLog
 from fraud_pipeline.adapters.local_services.kafka_server import KafkaServer
 from fraud_pipeline.adapters.stream.event_log import EventLog, Output, TransactionAborted
 from fraud_pipeline_tests.event_logs import KafkaRig
@@ -126,6 +126,7 @@ def test_a_producer_that_never_answers_is_replaced(rig: KafkaRig) -> None:
     with pytest.raises(TransactionAborted, match="not answered"):
         log.commit([decision], {1: 5})
     assert log.position(1) is None
+    log._stuck_s = STUCK_S  # a busy broker answers later than that
     for place in (5, 6, 7):
         log.commit([decision], {1: place})
     assert log.position(1) == 7
