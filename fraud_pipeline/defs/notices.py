@@ -40,6 +40,8 @@ REGISTRY_WAIT_S = 0.2
 """A look at the registry goes on beside the ticks; the next one has what this one did not wait for."""
 TOLD_WITHIN = timedelta(days=7)
 """Promotions and candidates older than this are no news: a daemon that was off over a holiday still tells."""
+NEWEST_RUNS = 5
+"""A run that was started earlier than another may end later."""
 WILL_RETRY = "dagster/will_retry"
 """Dagster's tag of a failed run that it starts again by itself."""
 
@@ -113,8 +115,10 @@ def tell_failed_runs(
         context.log.info("run %s of %s failed and is started again", run.run_id, run.job_name)
         return
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+    record = context.instance.get_run_record_by_id(run.run_id)
+    failed_at = datetime.fromtimestamp(record.end_time, UTC) if record and record.end_time else now
     condition = run_condition(
-        run.job_name, assets, run_id=run.run_id, error=_why(context), at=now, link=_link(settings, f"runs/{run.run_id}")
+        run.job_name, assets, run_id=run.run_id, error=_why(context), at=failed_at, link=_link(settings, f"runs/{run.run_id}")
     )  # fmt: skip
     if not NoticeBook(ledger.database).begin(condition, now=now):
         context.log.info("run %s of %s failed as one before it, which was told", run.run_id, run.job_name)
@@ -167,10 +171,9 @@ def _made_since(instance: dg.DagsterInstance, told: RecordedNotice) -> bool:
     """Whether each asset of the failed run is newer than the failure, or the job has succeeded since where it names none."""
     facts, failed_at = told.notice.facts, told.notice.at
     if not facts["assets"]:
-        succeeded = RunsFilter(
-            job_name=facts["job"], statuses=[DagsterRunStatus.SUCCESS], updated_after=failed_at
-        )  # fmt: skip
-        return bool(instance.get_run_ids(succeeded, limit=1))
+        succeeded = RunsFilter(job_name=facts["job"], statuses=[DagsterRunStatus.SUCCESS])
+        records = instance.get_run_records(succeeded, limit=NEWEST_RUNS)
+        return any((record.end_time or 0) > failed_at.timestamp() for record in records)
     newest = (instance.get_latest_materialization_event(dg.AssetKey.from_user_string(name)) for name in facts["assets"])
     return all(event is not None and event.timestamp > failed_at.timestamp() for event in newest)
 
