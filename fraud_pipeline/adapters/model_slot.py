@@ -2,8 +2,8 @@
 and its challenger, kept in the same way.
 
 A promotion, a rollback or another challenger is noticed within POLL_S. A bundle that cannot be had, is damaged, needs features
-that this code computes otherwise, or fails its self-test is refused, with the reason, and the old one goes on; a challenger that
-was refused leaves everything to the champion. Knows nothing of HTTP.
+that this code computes otherwise, or fails its self-test is refused, with the reason, and the old one goes on (after a start: the
+champion before it); a challenger that was refused leaves everything to the champion. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, Literal
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.bundle_files import read_directory
-from fraud_pipeline.domain.promotion import Challenger, Promotion
+from fraud_pipeline.domain.promotion import Challenger, Promotion, rolled_back_versions
 from fraud_pipeline.errors import BundleError, DependencyError, FraudError
 
 POLL_S: Final = 0.5
@@ -130,9 +130,33 @@ class ModelSlot:
             self.refused = self._refusal(
                 "champion", self.refused, promotion.version, promotion.fingerprint, _reason(err)
             )
-            return False
+            return self.champion is None and self._fall_back(promotion)
         self._swap(ServedModel(bundle, promotion, self._now()))
         return True
+
+    def _fall_back(self, promoted: Promotion) -> bool:
+        """A process that starts while the champion's bundle is gone decides with the newest earlier champion that can be had.
+
+        Those that were rolled back are left out. The refusal stays told, and the promoted one is tried again every RETRY_S.
+        """
+        try:
+            history = self._ledger.promotions()
+        except FraudError:
+            return False  # asked again at the next look
+        taken_back = rolled_back_versions(history)
+        for earlier in reversed(history):
+            if earlier.fingerprint == promoted.fingerprint or earlier.version in taken_back:
+                continue
+            try:
+                bundle = self._prepared(earlier.version, earlier.fingerprint)
+            except Exception as err:  # noqa: BLE001 whatever it is, an older one may do
+                log.warning("version %d cannot stand in either: %s", earlier.version, _reason(err))
+                continue
+            self.champion = ServedModel(bundle, earlier, self._now())
+            self.swaps += 1
+            log.error("version %d stands in for champion %d, which is refused", earlier.version, promoted.version)
+            return True
+        return False
 
     def _refresh_challenger(self) -> None:
         try:

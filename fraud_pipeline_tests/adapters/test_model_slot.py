@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,43 @@ def test_a_ledger_without_promotions_leaves_the_place_empty(tmp_path: Path):
         slot = ModelSlot(ledger, lambda version, fingerprint: tmp_path, now=lambda: HISTORY_END)
         assert slot.refresh() is False
         assert (decides(slot), slot.refused, slot.ledger_error) == (None, None, "")
+
+
+def test_a_hand_deleted_champion_goes_on_where_it_is_loaded_and_is_stood_in_for_after_a_start(
+    slot: ModelSlot, fetched: Fetched, ledger: Ledger, settings: Settings
+):
+    promotion = promote_bundle(settings, made_bundle(0.1), 2)
+    slot.refresh()
+    gone = settings.bundles_dir / promotion.fingerprint[:16]
+    kept = gone.rename(settings.home / "kept")
+    assert slot.refresh() is False
+    assert decides(slot) == "2", "who has it loaded goes on"
+
+    fetched._fetch = lambda version, fingerprint: settings.bundles_dir / fingerprint[:16]
+    started = ModelSlot(ledger, fetched, now=lambda: HISTORY_END)
+    assert started.refresh() is True
+    assert decides(started) == "1"
+    assert started.refused is not None
+    assert (started.refused.version, started.refusals["champion"]) == (2, 1)
+    assert started.refresh() is False, "not before RETRY_S"
+    kept.rename(gone)
+    forget_refusals(started)
+    assert started.refresh() is True
+    assert (decides(started), refused(started)) == ("2", None)
+
+
+def test_what_was_rolled_back_stands_in_for_nobody(fetched: Fetched, ledger: Ledger, settings: Settings):
+    first = ledger.current_promotion()
+    assert first is not None
+    second = promote_bundle(settings, made_bundle(0.1), 2)
+    back = replace(first, promotion_id=3, previous_id=2, kind="rollback", previous_version=2)
+    ledger.append_promotion(back)
+    shutil.rmtree(settings.bundles_dir / first.fingerprint[:16])
+    fetched._fetch = lambda version, fingerprint: settings.bundles_dir / fingerprint[:16]
+    started = ModelSlot(ledger, fetched, now=lambda: HISTORY_END)
+    assert started.refresh() is False
+    assert (decides(started), second.version) == (None, 2)
+    assert started.refused is not None
 
 
 def test_a_challenger_has_its_share_of_the_customers_always_the_same(settings: Settings, ledger: Ledger):
