@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docker-compose.yml"
 FOREIGN = {
     "BENTOML_HOME", "CLUSTER_ID", "DAGSTER_CODE_HOST", "DAGSTER_CODE_PORT", "DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_FILES_DIR",
-    "DAGSTER_HOME", "DO_NOT_TRACK", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DISABLE_TELEMETRY", "OMP_WAIT_POLICY",
+    "DAGSTER_HOME", "DO_NOT_TRACK", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "OMP_WAIT_POLICY",
 }  # fmt: skip
 """Variables of others' programs that our processes are given."""
 OURS = {"migrate", "dagster-code", "dagster-webserver", "dagster-daemon", "service", "scorer", "sink", "producer"}
