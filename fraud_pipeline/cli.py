@@ -27,6 +27,7 @@ from fraud_pipeline.commands import (
     pipeline,
     produce,
     replay,
+    retention,
     services,
     sink,
     stack,
@@ -48,6 +49,7 @@ app = typer.Typer(
 for area in (
     data,
     pipeline,
+    retention,
     models,
     live,
     monitoring,

@@ -23,6 +23,9 @@ PREFIX = "FRAUD_"
 SHORTEST_RETENTION_DAYS = 98
 """STATE_HORIZON, the maturity of labels, and a day that has begun."""
 
+TRAINING_DAYS = 90
+"""Days of payments that a training has at least, when old ones are deleted: as long as an entity is remembered."""
+
 
 class Settings(BaseSettings):
     """What an installation may decide; a default in the description's brackets is derived from another setting."""
@@ -413,6 +416,12 @@ class Settings(BaseSettings):
     def _periods_fit(self) -> Self:
         if self.min_period_days > self.max_period_days:
             raise ValueError(f"{PREFIX}MIN_PERIOD_DAYS must not be above {PREFIX}MAX_PERIOD_DAYS")
+        shortest = 2 * (self.max_period_days + self.label_maturity_days) + TRAINING_DAYS
+        if 0 < self.data_retention_days < shortest:
+            raise ValueError(
+                f"{PREFIX}DATA_RETENTION_DAYS must be 0 or at least {shortest}: {TRAINING_DAYS} days to learn from, two periods of"
+                f" {PREFIX}MAX_PERIOD_DAYS and two of {PREFIX}LABEL_MATURITY_DAYS"
+            )
         return self
 
     @model_validator(mode="after")

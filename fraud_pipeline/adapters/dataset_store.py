@@ -7,11 +7,12 @@ Knows nothing of how rows come about, nor of Dagster. `root` is always the home 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import pyarrow as pa
 
@@ -31,6 +32,7 @@ from fraud_pipeline.adapters.parquet_files import (
     content_fingerprint,
     read_json,
     read_parquet,
+    sync_path,
     write_json,
     write_parquet,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "transaction_schema",
 ]
 
+_MANIFEST: Final = "manifest.json"
+_RETIRED: Final = "retired.json"
 Verdict = Literal["passed", "failed", "unchecked"]
 
 
@@ -93,6 +97,14 @@ class DatasetStore:
         """
         table = conform(dataset, table)
         folder, fingerprint = self._folder(dataset, day), content_fingerprint(table)
+        if self.is_retired(dataset, day):
+            retired = self.retired(dataset, day)
+            if retired.fingerprint == fingerprint:
+                return retired
+            raise DatasetError(
+                f"{dataset} of {day} was deleted by the retention; it held other content ({retired.rows} rows; now {table.num_rows}).",
+                remedy="A closed day is never rewritten: leave it, or use another FRAUD_HOME.",
+            )
         old = self.manifest(dataset, day) if self.has_day(dataset, day) else None
         if old is not None and old.fingerprint == fingerprint:
             if _file_size(folder / old.file) != old.file_bytes:  # the Parquet was lost or cut: repair it
@@ -123,7 +135,10 @@ class DatasetStore:
 
     def days(self, dataset: str) -> list[date]:
         """The stored days, in order."""
-        folders = (self.root / "data" / dataset).glob("day=*/manifest.json")
+        return self._days(dataset, _MANIFEST)
+
+    def _days(self, dataset: str, marked: str) -> list[date]:
+        folders = (self.root / "data" / dataset).glob(f"day=*/{marked}")
         return sorted(date.fromisoformat(path.parent.name.removeprefix("day=")) for path in folders)
 
     def manifest(self, dataset: str, day: date) -> DayManifest:
@@ -172,6 +187,33 @@ class DatasetStore:
             )
         tables = [self.read_day(dataset, day, columns, dictionary=dictionary) for day in days]
         return concatenate(dataset, tables, columns)
+
+    def retire_day(self, dataset: str, day: date) -> int:
+        """Delete a day's rows and keep its manifest, under another name: what comes after it still knows what it held.
+
+        Returns the bytes that were freed. The day is gone with one rename; a file that is left behind goes the next time.
+        """
+        folder = self._folder(dataset, day)
+        if (folder / _MANIFEST).exists():
+            os.replace(folder / _MANIFEST, folder / _RETIRED)
+            sync_path(folder)
+        freed = 0
+        for path in folder.iterdir():
+            if path.name != _RETIRED:
+                freed += path.stat().st_size
+                path.unlink()
+        return freed
+
+    def is_retired(self, dataset: str, day: date) -> bool:
+        return (self._folder(dataset, day) / _RETIRED).exists()
+
+    def retired_days(self, dataset: str) -> list[date]:
+        """The days that were deleted, in order."""
+        return self._days(dataset, _RETIRED)
+
+    def retired(self, dataset: str, day: date) -> DayManifest:
+        """What a deleted day held."""
+        return DayManifest.from_json(read_json(self._folder(dataset, day) / _RETIRED))
 
     def verify(self, dataset: str, day: date) -> None:
         """Raise IntegrityError when the day's Parquet does not hold what was written."""

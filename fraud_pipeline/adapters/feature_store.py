@@ -67,28 +67,74 @@ class FeatureStore:
         self._folder = f"history/{SCHEMA_HASH}"
 
     def usable_days(self) -> list[date]:
-        """The days with transactions and labels whose transactions no data check has failed."""
-        with_labels = set(self.store.days("labels"))
-        return [
-            day
-            for day in self.store.days("transactions")
-            if day in with_labels and self.store.manifest("transactions", day).verdict != "failed"
-        ]
+        """The days with transactions and labels whose transactions no data check has failed, deleted ones among them."""
+        return list(self._manifests())
+
+    def _manifests(self) -> dict[date, tuple[DayManifest, DayManifest]]:
+        """Those of the usable days' transactions and labels, in order."""
+        found: dict[str, dict[date, DayManifest]] = {}
+        for dataset in ("transactions", "labels"):
+            stored = {day: self.store.manifest(dataset, day) for day in self.store.days(dataset)}
+            retired = {day: self.store.retired(dataset, day) for day in self.store.retired_days(dataset)}
+            found[dataset] = retired | stored
+        payments, labels = found["transactions"], found["labels"]
+        return {
+            day: (payments[day], labels[day])
+            for day in sorted(payments)
+            if day in labels and payments[day].verdict != "failed"
+        }
 
     def histories(self) -> dict[date, str]:
         """The history of each usable day: what its features are a function of."""
         histories: dict[date, str] = {}
         before = f"{SCHEMA_HASH} {self.time_zone}"
-        for day in self.usable_days():
-            parts = (self.store.manifest(dataset, day).fingerprint for dataset in ("transactions", "labels"))
+        for day, manifests in self._manifests().items():
+            parts = (each.fingerprint for each in manifests)
             before = hashlib.blake2b(" ".join([before, day.isoformat(), *parts]).encode(), digest_size=16).hexdigest()
             histories[day] = before
         return histories
 
     def stale_days(self, days: Iterable[date]) -> list[date]:
         """Those of `days` that are usable and whose stored features are missing or were computed from another history."""
+        histories, retired = self.histories(), self.retired_days()
+        return [
+            day for day in days if day in histories and day not in retired and not self.is_current(day, histories[day])
+        ]
+
+    def retired_days(self) -> set[date]:
+        """The days whose rows were deleted: the state after them is all that is left of them."""
+        return {*self.store.retired_days("transactions"), *self.store.retired_days("labels")}
+
+    def retire(self, through: date, *, base: date | None) -> int:
+        """Delete the rows of all days up to `through`; returns the bytes that were freed.
+
+        The state after them is kept first, since no days give it again, and so is that of `base`, the day that a live log
+        continues. StateError where it cannot be made: then nothing is deleted.
+        """
         histories = self.histories()
-        return [day for day in days if day in histories and not self.is_current(day, histories[day])]
+        ends = [day for day in histories if day <= through]
+        pinned = {ends[-1]} if ends else set()
+        if base is not None and base <= through and base in histories:
+            pinned.add(base)
+        names = {day.isoformat() for day in pinned}
+        write_json(self._pins, {"days": sorted(names | self._pinned_days())})  # before: making one forgets others
+        for day in sorted(pinned):
+            self.checkpoint(day)
+        write_json(self._pins, {"days": sorted(names)})
+        freed = 0
+        for dataset in ("labels", "transactions", "features"):  # with its labels a day counts as deleted
+            for day in [*self.store.days(dataset), *self.store.retired_days(dataset)]:
+                if day <= through:
+                    freed += self.store.retire_day(dataset, day)
+        return freed
+
+    @property
+    def _pins(self) -> Path:
+        return self.store.root / "data" / "kept_states.json"
+
+    def _pinned_days(self) -> set[str]:
+        """Days whose states cannot be made again."""
+        return set(read_json(self._pins)["days"]) if self._pins.exists() else set()
 
     def is_current(self, day: date, history: str) -> bool:
         """Whether the stored features of `day` were computed from this history."""
@@ -102,7 +148,8 @@ class FeatureStore:
         stored. Raises DatasetError where none is usable.
         """
         histories = self.histories()
-        wanted = [day for day in days if day in histories]
+        retired = self.retired_days()
+        wanted = [day for day in days if day in histories and day not in retired]
         if not wanted:
             raise DatasetError(
                 f"No day from {days[0]} to {days[-1]} has transactions and labels that passed their checks.",
@@ -139,6 +186,11 @@ class FeatureStore:
     ) -> Iterator[tuple[date, pa.Array, npt.NDArray[np.float32]]]:
         """Advance `state` over some days and yield each day's transaction ids and feature values."""
         columns = ("transaction_id", *_EVENT_COLUMNS)
+        if gone := self.retired_days() & set(days):
+            raise StateError(
+                f"The state after {max(gone)} is not there, and its days were deleted: it cannot be made again.",
+                remedy="Restore the checkpoints from a backup (`fraud restore`).",
+            )
         tables = [self.store.read_day("transactions", day, columns, dictionary=True) for day in days]
         labels = [self.store.read_day("labels", day, _LABEL_COLUMNS, dictionary=True) for day in days]
         events = pa.concat_tables(tables).unify_dictionaries()
@@ -157,7 +209,7 @@ class FeatureStore:
         rows = 0
         for day in days:
             portion.append(day)
-            rows += self.store.manifest("transactions", day).rows
+            rows += self.store.manifest("transactions", day).rows if self.store.has_day("transactions", day) else 0
             if rows >= ROWS_AT_ONCE:
                 yield portion
                 portion, rows = [], 0
@@ -190,7 +242,9 @@ class FeatureStore:
             self.checkpoints.write(name, state.snapshot())
         current = {_name(each, history) for each, history in histories.items()}
         stored = self.checkpoints.names(self._folder)
+        pinned = self._pinned_days()
         kept = set([other for other in stored if other in current][-CHECKPOINTS_KEPT:]) | {_name(day, histories[day])}
+        kept |= {other for other in stored if other in current and other[:10] in pinned}
         for other in stored:
             if other not in kept:
                 self.checkpoints.remove(f"{self._folder}/{other}")

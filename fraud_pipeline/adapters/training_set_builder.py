@@ -83,8 +83,8 @@ class TrainingSetBuilder:
         ]
 
     def _days(self, as_of: date) -> tuple[list[date], dict[date, str]]:
-        histories = self.feature_store.histories()
-        days = [day for day in histories if day < as_of]
+        histories, retired = self.feature_store.histories(), self.feature_store.retired_days()
+        days = [day for day in histories if day < as_of and day not in retired]
         stale = [day for day in days if not self.feature_store.is_current(day, histories[day])]
         if stale:
             raise DatasetError(

@@ -182,7 +182,10 @@ def _materialize_days(session: Session, days: Sequence[date]) -> int:
     """Run `ingest_days` over the range of days that are missing, unjudged or stale; returns how many were."""
     store = session.resources["store"]
     due = set(session.resources["feature_store"].stale_days(days))
+    retired = session.resources["feature_store"].retired_days()
     for day in days:
+        if day in retired:
+            continue
         there = store.has_day("transactions", day) and store.has_day("labels", day)
         if not there or store.manifest("transactions", day).verdict == "unchecked":
             due.add(day)
