@@ -1,7 +1,7 @@
 """What starts or reports from outside the conditions: drift episodes, and runs that failed."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
@@ -107,6 +107,15 @@ def _shortage(new_frauds: NewFrauds, champion: Promotion, observation: DriftObse
         return ""
     new = new_frauds.since(champion, as_of=observation.as_of.date())
     return "" if new is None else label_shortage(new, wanted=settings.retrain_min_frauds)
+
+
+def has_just_ended(records: Sequence[dg.RunRecord], now: datetime, *, within: timedelta) -> bool:
+    """Whether one of these runs ended less than `within` ago. An end that lies ahead is of a clock that was set back since."""
+    ends = [
+        datetime.fromtimestamp(r.end_time, UTC) if r.end_time else r.update_timestamp.replace(tzinfo=UTC)
+        for r in records
+    ]
+    return any(timedelta(0) <= now - ended < within for ended in ends)
 
 
 def _trial(ledger: Ledger) -> str:

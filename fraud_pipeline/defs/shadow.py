@@ -10,7 +10,7 @@ from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotions import current_challenger
 from fraud_pipeline.adapters.shadow_trial import end_trial, trial_progress
 from fraud_pipeline.defs.pages import OWNERS, table
-from fraud_pipeline.defs.sensors import IN_PROGRESS
+from fraud_pipeline.defs.sensors import IN_PROGRESS, has_just_ended
 from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.domain.shadow_trial import TrialLimits, is_trial, waiting_for
 from fraud_pipeline.settings import Settings
@@ -87,7 +87,7 @@ def shadow_period(
     records = context.instance.get_run_records(RunsFilter(job_name=end_shadow_trial.name, tags={TRIAL_RUN_TAG: name}))
     if any(r.dagster_run.status in IN_PROGRESS for r in records):
         return dg.SkipReason(f"The shadow period of version {challenger.version} is being judged.")
-    if any(timedelta(0) <= now - r.update_timestamp.replace(tzinfo=UTC) < AGAIN_AFTER for r in records):
+    if has_just_ended(records, now, within=AGAIN_AFTER):
         return dg.SkipReason(f"The run that ends the shadow period of version {challenger.version} has just ended.")
     return dg.RunRequest(run_key=f"trial:{name}:{len(records) + 1}", tags={TRIAL_RUN_TAG: name})
 

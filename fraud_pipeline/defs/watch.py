@@ -13,7 +13,7 @@ from fraud_pipeline.adapters.promotions import repair_alias
 from fraud_pipeline.adapters.watched_models import Fetch
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.defs.pages import OWNERS, table
-from fraud_pipeline.defs.sensors import IN_PROGRESS
+from fraud_pipeline.defs.sensors import IN_PROGRESS, has_just_ended
 from fraud_pipeline.domain.notice import Notice
 from fraud_pipeline.domain.promotion import Promotion
 from fraud_pipeline.settings import Settings
@@ -171,7 +171,6 @@ def _alias_request(instance: dg.DagsterInstance, champion: Promotion | None, now
     records = instance.get_run_records(RunsFilter(job_name=repair_aliases.name, tags={ALIAS_TAG: name}))
     if any(r.dagster_run.is_success or r.dagster_run.status in IN_PROGRESS for r in records):
         return None
-    # Of a clock that was set back, a run lies in the future: it holds nothing up.
-    if any(timedelta(0) <= now - r.update_timestamp.replace(tzinfo=UTC) < ALIAS_AGAIN_AFTER for r in records):
+    if has_just_ended(records, now, within=ALIAS_AGAIN_AFTER):
         return None
     return dg.RunRequest(run_key=f"alias:{name}:{len(records) + 1}", tags={ALIAS_TAG: name})
