@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from fraud_pipeline.adapters.state_view import FEED_TIMEOUT_S, StateView, view_p
 from fraud_pipeline.adapters.stream.admission import Admission
 from fraud_pipeline.adapters.stream.checkpoint_keeper import CheckpointKeeper
 from fraud_pipeline.adapters.stream.deciding import BatchDecider
-from fraud_pipeline.adapters.stream.event_log import EventLog
+from fraud_pipeline.adapters.stream.event_log import EventLog, LogLost
 from fraud_pipeline.adapters.stream.instance_slot import InstanceSlot
 from fraud_pipeline.adapters.stream.landed_history import LandedHistory
 from fraud_pipeline.adapters.stream.raw_rows import LedgerRawRows
@@ -33,12 +34,18 @@ from fraud_pipeline.adapters.stream.view_writing import ViewWriting
 from fraud_pipeline.adapters.stream.writer_states import WriterStates
 from fraud_pipeline.domain.feature_many_writers import warm
 from fraud_pipeline.domain.feature_merged import MergedState
+from fraud_pipeline.errors import DependencyError
 from fraud_pipeline.settings import Settings
 
 GROUP: Final = "fraud-scorer"
 """The consumer group, with the topics' prefix before it."""
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 """A batch makes tens of thousands of objects, none of them in a cycle: by default they would be looked through 50 times."""
+OUTAGE_S: Final = 600.0
+"""A broker that restarts is back in a minute, a cluster that is mended in ten; after that the supervisor and a person should know."""
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 10.0
+"""Between two attempts to open the log again: it doubles from the first to this."""
 log = logging.getLogger(__name__)
 
 OpenLog = Callable[[Settings, Topics, str, str], EventLog]
@@ -62,6 +69,8 @@ class StreamRuntime:
         *,
         admission: Admission | None = None,
         beside: Beside = lambda _runtime, _ledger: contextlib.nullcontext(),
+        first_pause_s: float = FIRST_PAUSE_S,
+        outage_s: float = OUTAGE_S,
     ) -> None:
         self.settings = settings
         self.metrics = StreamMetrics()
@@ -71,6 +80,7 @@ class StreamRuntime:
         self._open_log = open_log
         self._admission = admission
         self._beside = beside
+        self._first_pause_s, self._outage_s = first_pause_s, outage_s
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -78,7 +88,27 @@ class StreamRuntime:
         self._stopping.set()
 
     def run(self) -> None:
-        """Decide until `stop`. FraudError where it cannot go on."""
+        """Decide until `stop`. FraudError where it cannot go on.
+
+        A log that goes away after a start is opened anew, with the states recovered as after a crash, for up to `outage_s`.
+        """
+        lost_at, pause_s = 0.0, self._first_pause_s
+        while not self._stopping.is_set():
+            before = self._commits()
+            try:
+                self._run_once()
+            except (LogLost, DependencyError) as err:
+                if (
+                    self._commits() > before
+                ):  # it worked until now: what is refused from the start is nothing to wait for
+                    lost_at, pause_s = time.monotonic(), self._first_pause_s
+                if not lost_at or time.monotonic() > lost_at + self._outage_s:
+                    raise
+                log.warning("the log is away, and is opened again in %g s: %s", pause_s, err)
+                self._stopping.wait(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _run_once(self) -> None:
         settings = self.settings
         with contextlib.ExitStack() as opened:
             instance = settings.scorer_instance or opened.enter_context(InstanceSlot(settings.home, "scorers")).name
@@ -150,6 +180,9 @@ class StreamRuntime:
         models.refresh()
         models.watch()
         return models
+
+    def _commits(self) -> int:
+        return sum(self.metrics.stages["commit"].counts)
 
     def _shared(self) -> tuple[MergedState, dict[int, int]]:
         assert self.loop is not None and self.loop.merged is not None  # noqa: PT018

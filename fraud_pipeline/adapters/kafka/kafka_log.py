@@ -34,7 +34,14 @@ from fraud_pipeline.adapters.kafka.connection import (
     producer_config,
 )
 from fraud_pipeline.adapters.kafka.replay_reader import REFUSED, replayed
-from fraud_pipeline.adapters.stream.event_log import Fenced, LogRecord, Output, SharedMessage, TransactionAborted
+from fraud_pipeline.adapters.stream.event_log import (
+    Fenced,
+    LogLost,
+    LogRecord,
+    Output,
+    SharedMessage,
+    TransactionAborted,
+)
 from fraud_pipeline.errors import DependencyError, FraudError, InputError, StateError
 
 SESSION_TIMEOUT_MS: Final = 6_000
@@ -383,14 +390,18 @@ class KafkaLog:
         producer = self._producers[0]
         self._producers.append(self._producers.pop(0))
         self._turns.append(self._turns.pop(0))
+        asked = False
         try:
             producer.begin_transaction()
             _produce(producer, outputs)
             offsets = [TopicPartition(self.topic, each, offset) for each, offset in positions.items()]
             self._insist(lambda: self._send_offsets(producer, offsets, membership))
+            asked = True
             self._insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
-            self._abort(producer, err.args[0])
+            error = err.args[0]
+            # Where it must be taken back, the broker was never asked to keep it: its messages had not all arrived.
+            self._abort(producer, error, in_doubt=asked and not error.txn_requires_abort())
 
     def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], membership: object) -> None:
         answer: Future[None] = Future()
@@ -431,15 +442,22 @@ class KafkaLog:
                 if not error.retriable() or time.monotonic() > deadline:
                     raise
 
-    def _abort(self, producer: Producer, error: KafkaError) -> None:
-        """Take the transaction back. Raises TransactionAborted, or Fenced where it can neither be kept nor taken back."""
+    def _abort(self, producer: Producer, error: KafkaError, *, in_doubt: bool) -> None:
+        """Take the transaction back; `in_doubt`: it may have been kept. Raises TransactionAborted, Fenced or LogLost."""
         said = f"The transaction failed: {error.str()}"
-        if error.fatal() or error.code() in _FENCED:
+        if error.code() in _FENCED:
             raise Fenced(f"{said}: another process is this scorer now.") from KafkaException(error)
         try:
             self._insist(lambda: producer.abort_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
-            raise Fenced(f"{said}, and could not be taken back: {err.args[0].str()}.") from err
+            refused = err.args[0]
+            if in_doubt:
+                raise LogLost(f"{said}, and could not be taken back: {refused.str()}.") from err
+            if refused.code() in _FENCED:
+                raise Fenced(f"{said}: another process is this scorer now.") from err
+            self._replace(
+                producer
+            )  # the broker was away for longer than a transaction may take, and has taken it back itself
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # it would be again, for ever
             raise InputError(
                 f"{said}: a message of {self.topic} is too large for the dead letters.",

@@ -98,6 +98,10 @@ class Fenced(FraudError):
     """Another process has taken this one's place: it must stop at once and write nothing more."""
 
 
+class LogLost(FraudError):
+    """The log went away in the middle, and nobody here knows what became of the batch: the log says, when it is opened anew."""
+
+
 class EventLog(Protocol):
     """The log as one scorer sees it. Not for several threads."""
 
@@ -152,7 +156,7 @@ class EventLog(Protocol):
         """Who we are in the group at this moment, for `commit`; asked by the thread that polls."""
 
     def commit(self, outputs: Sequence[Output], positions: Mapping[int, int], membership: object = None) -> None:
-        """Write all of it and move on, in one transaction. Raises TransactionAborted or Fenced.
+        """Write all of it and move on, in one transaction. Raises TransactionAborted, Fenced or LogLost.
 
         May be called from another thread than the rest, one call at a time.
         """
