@@ -267,12 +267,16 @@ def local_bundle(bundles: Path, version: int, fingerprint: str) -> Path | None:
 
 
 def fetcher(bundles: Path, tracking_uri: str, artifacts: Path) -> Fetch:
-    """From this home where it is here, else from MLflow (which is only then loaded)."""
+    """From this home where it is here, else from MLflow: a server's REST interface, or its database (only then MLflow is loaded)."""
 
     def fetch(version: int, fingerprint: str) -> Path:
         found = local_bundle(bundles, version, fingerprint)
         if found is not None:
             return found
+        if tracking_uri.startswith(("http://", "https://")):
+            from fraud_pipeline.adapters.bundle_download import download_bundle
+
+            return download_bundle(tracking_uri, version, fingerprint, into=bundles)
         try:
             from fraud_pipeline.adapters.model_registry import ModelRegistry
         except ModuleNotFoundError as err:
