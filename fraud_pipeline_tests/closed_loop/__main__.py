@@ -20,7 +20,7 @@ from rich.table import Table
 from fraud_pipeline_tests.closed_loop.feed import QUIET
 from fraud_pipeline_tests.closed_loop.harm import FAULTS
 from fraud_pipeline_tests.closed_loop.loop import ClosedLoop, Result
-from fraud_pipeline_tests.closed_loop.plan import KINDS, Plan, Warm
+from fraud_pipeline_tests.closed_loop.plan import KINDS, QUICK, Plan
 from fraud_pipeline_tests.closed_loop.warm import cache_folder, copy, kept, make
 
 KILLS = ("daemon", "code", "webserver", "service", "scorer", "sink")
@@ -95,31 +95,31 @@ def show(result: Result, console: Console) -> None:
 
 
 def _plan(asked: Any) -> Plan:
-    warm = Warm(customers=asked.customers, days=asked.history_days, seed=asked.seed)
-    plan = Plan(
-        kind=asked.drift,
-        warm=warm,
-        day_s=asked.day_seconds,
-        kill=asked.kill or "",
-        fault=asked.fault or "",
-        sabotage=not asked.no_sabotage,
-    )
-    return plan if asked.days is None else replace(plan, longest_days=asked.days, quiet_days=asked.days)
+    """The usual plan or the quick one, with what was asked for instead."""
+    plan = QUICK if asked.quick else Plan()
+    own = {name: getattr(asked, name) for name in ("customers", "days", "seed") if getattr(asked, name) is not None}
+    names = ("kind", "day_s", "ahead", "kill", "fault", "later_days", "longest_days", "quiet_days")
+    given = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    return replace(plan, warm=replace(plan.warm, **own), sabotage=not asked.no_sabotage, **given)
 
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="python -m fraud_pipeline_tests.closed_loop", description=__doc__)
-    parser.add_argument("--drift", choices=KINDS, default="inflation", help="what changes in the world")
+    parser.add_argument("--drift", choices=KINDS, dest="kind", help="what changes in the world (inflation)")
+    parser.add_argument("--quick", action="store_true", help="the smallest world, and `covid`, the strongest drift")
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     parser.add_argument("--figure", type=Path, help="draw the timeline into this file")
     parser.add_argument("--kill", choices=KILLS, help="kill -9 this process in the middle, once")
     parser.add_argument("--fault", choices=sorted(FAULTS), help="what else goes wrong in the middle, once")
     parser.add_argument("--no-sabotage", action="store_true", help="end after the promotion")
-    parser.add_argument("--day-seconds", type=float, default=Plan.day_s, help="how long a simulated day takes at least")
-    parser.add_argument("--days", type=int, help="simulated days at most")
-    parser.add_argument("--customers", type=int, default=Warm.customers)
-    parser.add_argument("--history-days", type=int, default=Warm.days)
-    parser.add_argument("--seed", type=int, default=Warm.seed)
+    parser.add_argument("--day-seconds", type=float, dest="day_s", help="how long a simulated day takes at least")
+    parser.add_argument("--ahead", type=int, help="ended days that may wait for the automation")
+    parser.add_argument("--longest-days", type=int, help="simulated days at most")
+    parser.add_argument("--quiet-days", type=int, help="days in which a world that needs no training must start none")
+    parser.add_argument("--later-days", type=int, help="days after the swap on which both champions are compared")
+    parser.add_argument("--customers", type=int)
+    parser.add_argument("--history-days", type=int, dest="days")
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--keep", action="store_true", help="keep the folder, however it ends")
     parser.add_argument("--fresh", action="store_true", help="make the warm home anew")
     return parser.parse_args()

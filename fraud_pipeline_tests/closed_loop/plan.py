@@ -94,3 +94,15 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+QUICK: Final = Plan(
+    kind="covid",
+    warm=Warm(customers=400, merchants=150, days=50, rate=2.0, fraud_rate=0.02),
+    calm_days=0,
+    day_s=2.0,
+    ahead=9,
+    later_days=2,
+    sensor_interval_s=2,
+)
+"""The smallest world and the strongest drift: a week of it is a verdict, so that one range of days, one report and one training do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,9 @@ class Role(Member):
         self, name: str, command: Sequence[str], environment: Mapping[str, str], *, folder: Path, ready: str = "\0",
         asked: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, command, environment, folder=folder, ready=ready)
+        # In a session of its own, as a container would be: what one does on a busy machine does not count against the others.
+        own = [found, *command] if (found := shutil.which("setsid")) else [*command]
+        super().__init__(name, own, environment, folder=folder, ready=ready)
         self._asked = asked
 
     @property
