@@ -31,17 +31,17 @@ told of as a failed run."""
     job=ingest_days,
     minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for the days that have ended in the stream's log and are not there yet, all of them as one run.",
+    description="Asks for days that have ended in the stream's log and are not there yet, and for stale ones, all as one run.",
 )
 def served_days(
     context: dg.SensorEvaluationContext, source: dg.ResourceParam[DaySource], store: dg.ResourceParam[DatasetStore],
     feature_store: dg.ResourceParam[FeatureStore], settings: dg.ResourceParam[Settings],
 ) -> dg.SkipReason | dg.RunRequest:  # fmt: skip
-    """One run for the range of ended and missing days; none while one runs."""
-    if not has_stream(settings):
-        return dg.SkipReason("No stream fills this home's ledger: its days follow by their conditions.")
+    """One run for the range of ended and missing days; none while one runs. Without a stream, only for stale days."""
     if not source.source.exists():
         return dg.SkipReason("This home holds no world yet: `fraud simulate`, or `fraud import`.")
+    if not has_stream(settings):
+        return _mended(context.instance, store, feature_store)
     running = context.instance.get_run_ids(RunsFilter(job_name=ingest_days.name, statuses=IN_PROGRESS), limit=1)
     if running:
         return dg.SkipReason(f"Run {running[0][:8]} brings days in; the next look is after it.")
@@ -79,6 +79,25 @@ def history_labels(
     return dg.SkipReason(
         f"{told} labels of the history were told; the log's clock stands at {clock:%Y-%m-%d %H:%M} UTC."
     )
+
+
+def _mended(
+    instance: dg.DagsterInstance, store: DatasetStore, feature_store: FeatureStore
+) -> dg.SkipReason | dg.RunRequest:
+    """A run for stored days whose features are of another history, since a day before them was mended or stopped.
+
+    Conditions ask for missing days only. Features may be missing because a run is just making them: so none while any runs.
+    """
+    stale = feature_store.stale_days(store.days("transactions"))
+    if not stale:
+        return dg.SkipReason(
+            "No stream fills this home's ledger: its days follow by their conditions, and none is stale."
+        )
+    if running := instance.get_run_ids(RunsFilter(statuses=IN_PROGRESS), limit=1):
+        return dg.SkipReason(
+            f"{len(stale)} days are stale; run {running[0][:8]} is under way, the next look is after it."
+        )
+    return _request(instance, stale[0], stale[-1], now=datetime.now(UTC))
 
 
 def missing_days(store: DatasetStore, feature_store: FeatureStore, *, first: date, last: date) -> list[date]:

@@ -78,13 +78,13 @@ def test_the_checks_and_which_of_them_block(definitions: dg.Definitions) -> None
 
 def test_jobs_schedules_and_sensors(definitions: dg.Definitions) -> None:
     assert {job.name for job in definitions.jobs or ()} == {
-        "ingest_days", "retrain", "monitor", "repair_aliases", "end_shadow_trial",
+        "ingest_days", "retrain", "monitor", "repair_aliases", "end_shadow_trial", "retention",
     }  # fmt: skip
     schedules = {s.name: s.cron_schedule for s in definitions.schedules or () if isinstance(s, dg.ScheduleDefinition)}
-    assert schedules == {"weekly_retrain": "0 4 * * 1"}
+    assert schedules == {"weekly_retrain": "0 4 * * 1", "daily_retention": "30 3 * * *"}
     assert {s.name for s in definitions.sensors or ()} == {
         "day_automation", "drift_retrain", "drift_retrain_done", "failed_runs", "shadow_period", "watch_promotion",
-        "observe_platform", "deliver_notices", "tell_failed_runs",
+        "observe_platform", "deliver_notices", "tell_failed_runs", "served_days", "history_labels",
     }  # fmt: skip
     assert all(s.default_status == dg.DefaultSensorStatus.RUNNING for s in definitions.sensors or ())
 
