@@ -65,10 +65,10 @@ def warm(as_json: Json = False) -> None:
     if not any(kernel_cache.CACHE_DIR.glob("**/*.nbi")):
         remark("Compiling the feature kernels (once for each version of them, about a minute) ...")
     started = perf_counter()
-    from fraud_pipeline.domain import feature_batch, feature_many_writers
+    from fraud_pipeline.domain import customer_record, feature_batch, feature_many_writers, payment_columns
 
-    feature_batch.warm()
-    feature_many_writers.warm()
+    for kernels in (feature_batch, feature_many_writers, customer_record, payment_columns):
+        kernels.warm()
     result = {"seconds": round(perf_counter() - started, 2), "folder": str(kernel_cache.CACHE_DIR)}
     emit(result, as_json=as_json, tables=lambda: iter([f"Kernels are compiled ({result['seconds']} s)."]))
 

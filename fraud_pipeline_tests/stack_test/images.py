@@ -48,8 +48,9 @@ import json, os, pathlib
 from fraud_pipeline.domain import kernel_cache
 files = lambda: sorted(path.name for path in pathlib.Path(kernel_cache.CACHE_DIR).rglob("*.nbc"))
 before = files()
-from fraud_pipeline.domain import feature_batch, feature_many_writers
-feature_batch.warm(); feature_many_writers.warm()
+from fraud_pipeline.domain import customer_record, feature_batch, feature_many_writers, payment_columns
+for module in (customer_record, feature_batch, feature_many_writers, payment_columns):
+    module.warm()
 print(json.dumps({"shipped": len(before), "compiled": len(files()) - len(before), "uid": os.getuid()}))
 """
 """Whether the kernels that the image has are the ones that its code wants."""
