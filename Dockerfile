@@ -19,6 +19,7 @@ ENV PATH=/app/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     DO_NOT_TRACK=true \
     MPLCONFIGDIR=/tmp/mpl \
+    GIT_PYTHON_REFRESH=quiet \
     OMP_WAIT_POLICY=PASSIVE
 WORKDIR /app
 ENTRYPOINT ["entrypoint"]
@@ -29,7 +30,6 @@ RUN python3 -m venv /opt/uv
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ARG PIP_FIND_LINKS
 ARG PIP_CERT
 ARG PIP_DEFAULT_TIMEOUT
 RUN /opt/uv/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv \
