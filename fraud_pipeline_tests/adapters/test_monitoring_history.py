@@ -13,7 +13,7 @@ import pytest
 
 from fraud_pipeline.adapters.drift_report import write_verdict
 from fraud_pipeline.adapters.history_plots import history_chart
-from fraud_pipeline.adapters.monitoring_history import Band, read_history, write_performance
+from fraud_pipeline.adapters.monitoring_history import read_history, write_performance
 from fraud_pipeline.domain.drift import judge
 from fraud_pipeline.errors import DependencyError
 
@@ -54,7 +54,7 @@ def test_history_puts_both_reports_of_a_day_together(reports: Path):
     assert math.isnan(first.pr_auc.value)
     assert (last.status, last.drifted_share) == ("drift", 1.0)
     assert last.score_distance == pytest.approx(0.25, abs=0.02)
-    assert last.pr_auc == Band(0.35, 0.25, 0.44999999999999996)
+    assert (last.pr_auc.value, last.pr_auc.low, last.pr_auc.high) == pytest.approx((0.35, 0.25, 0.45))
     assert last.expected_pr_auc == pytest.approx(0.37)
     assert (last.recall.value, math.isnan(last.recall.low), last.expected_recall.value) == (0.5, True, 0.35)
 
