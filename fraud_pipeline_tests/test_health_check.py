@@ -16,7 +16,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import psycopg
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from fraud_pipeline.adapters.local_services.postgres_server import PostgresServer
 from fraud_pipeline.health_check import Unhealthy, check_daemon, check_grpc, check_http, main

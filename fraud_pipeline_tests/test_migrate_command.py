@@ -74,7 +74,7 @@ def test_a_user_who_may_make_no_database_is_told_so(
 ) -> None:
     role = f"plain_{uuid4().hex[:8]}"
     with psycopg.connect(postgres.address.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f'CREATE ROLE "{role}" LOGIN')  # type: ignore[call-overload]
+        connection.execute(f'CREATE ROLE "{role}" LOGIN')
     address = postgres.address.replace("postgres@", f"{role}@").rsplit("/", 1)[0]
     monkeypatch.setenv("FRAUD_LEDGER_URL", f"{address}/not_there_{role}")
     assert run(["migrate"]) == 2

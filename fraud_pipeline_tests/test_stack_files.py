@@ -130,6 +130,7 @@ def test_addresses_ports_and_folders_are_those_of_this_machine(compose: ComposeF
     assert settings["FRAUD_WATCH_URLS"].split(",") == [
         f"http://127.0.0.1:{ports[name]}/metrics" for name in ("service", "scorer", "sink")
     ]
+    assert settings["FRAUD_SERVICE_URL"] == f"http://127.0.0.1:{ports['service']}"
     assert (settings["DAGSTER_CODE_HOST"], settings["DAGSTER_CODE_PORT"]) == ("127.0.0.1", str(ports["dagster-code"]))
     assert settings["DAGSTER_HOME"] == str(ROOT)
     assert local.process("dagster-webserver").command[-1] == f"{ROOT}/deploy/workspace.yaml"

@@ -1,7 +1,7 @@
 """What a service of the compose file is on this machine: its command, settings and health check with loopback's addresses.
 
-Four things differ between a container and a process here, and nothing else: `service:port` is a port of loopback, `0.0.0.0` is
-loopback, a mounted folder lies under the home, and `/app` is the project's folder.
+Four things differ between a container and a process here, and nothing else: `service:port` is a port of loopback (what is published
+there may be another one), `0.0.0.0` is loopback, a mounted folder lies under the home, and `/app` is the project's folder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Topology:
 
     def _own(self, service: ComposeService, text: str) -> str:
         """Addresses of others and of itself, folders; each replaced once, since a local port may be another's in the file."""
-        known = {f"{one.name}:{one.port}": f"{HOST}:{self._ports[one.name]}" for one in self._listening}
+        known = {
+            f"{HOST}:{one.published}": f"{HOST}:{self._ports[one.name]}" for one in self._listening if one.published
+        }
+        known |= {f"{one.name}:{one.port}": f"{HOST}:{self._ports[one.name]}" for one in self._listening}
         mine = {str(service.port): str(self._ports[service.name])} if service.port else {}
         parts = "|".join(re.escape(each) for each in (*known, *mine))
         text = re.sub(rf"(?<![\w.-])(?:{parts})(?![\w.])", lambda m: known.get(m[0]) or mine[m[0]], text)
