@@ -72,7 +72,7 @@ def judge_trial(comparison: ShadowComparison | None, limits: TrialLimits) -> Tri
     """The verdict at the end; `comparison` has the challenger on its left side, None where no payment was decided by both."""
     payments = 0 if comparison is None else comparison.payments
     if comparison is None or payments < limits.least:
-        why = f"only {payments:,} of {limits.least:,} payments were scored in shadow: does a REST service run?"
+        why = f"only {payments:,} of {limits.least:,} payments were scored in shadow: does a service or a scorer run?"
         return TrialFinding(False, (), f"The shadow period ended without enough to judge by: {why}")
     checks = (_alerts(comparison, limits), _not_blind(comparison, limits), _frauds(comparison, limits))
     broken = [check for check in checks if not check.passed]
