@@ -34,6 +34,11 @@ RUN_S: Final = 1800.0
 REST_PAYMENTS: Final = 20
 STREAM_PAYMENTS: Final = 1_000
 LATER_PAYMENTS: Final = 200
+COMPILED_SINCE: Final = """
+cd "$NUMBA_CACHE_DIR" && find . -name '*.nbc' ! -name 'tree_*' |
+    while read -r kernel; do [ -e "/opt/kernels/$kernel" ] || echo "$kernel"; done
+"""
+"""Kernels that a container has and its image has not, but for those of a model's trees, which wait for a model (1 s)."""
 ENDED: Final = ("SUCCESS", "FAILURE", "CANCELED")
 _LAUNCH: Final = """
 mutation Launch($job: String!) {
@@ -79,6 +84,9 @@ class Walk:
     def stream(self) -> str:
         """A producer's payments are each decided once, by the scorer, and kept by the sink."""
         self._produce(STREAM_PAYMENTS)
+        for service in ("service", "scorer"):
+            if compiled := self.stack.execute(service, "sh", "-c", COMPILED_SINCE).split():
+                raise StackTestFailed(f"{service} compiled kernels that its image should have: {compiled}")
         alerts = self.stack.number("SELECT count(*) FROM alerts")
         return f"{STREAM_PAYMENTS} payments, {STREAM_PAYMENTS} decisions in the ledger, {alerts} alerts"
 
