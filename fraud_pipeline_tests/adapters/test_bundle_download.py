@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fraud_pipeline.adapters.bundle_download import download_bundle
@@ -38,7 +40,13 @@ def server() -> Iterator[tuple[str, Path]]:
         f"--artifacts-destination={folder}/files",
     ]
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": programs, "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = {
+        **os.environ,
+        "PATH": programs,
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # as compose has it
+    children: list[psutil.Process] = []
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -46,10 +54,14 @@ def server() -> Iterator[tuple[str, Path]]:
         while not answers(f"http://127.0.0.1:{port}/health"):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()
+        children += psutil.Process(process.pid).children(recursive=True)
         yield f"http://127.0.0.1:{port}", folder / "files"
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
