@@ -17,6 +17,7 @@ from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.defs.automation import REPORTS
 from fraud_pipeline.defs.pages import OWNERS, plots, table
 from fraud_pipeline.defs.partitions import EVERY_DAY
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.domain.drift_verdict import DriftVerdict, FeatureDrift
 from fraud_pipeline.settings import Settings
@@ -34,6 +35,7 @@ class ReportConfig(dg.Config):
     group_name="monitoring", kinds={"evidently"}, owners=OWNERS, code_version="3", deps=INPUTS,
     automation_condition=REPORTS,
 )  # fmt: skip
+@patient
 def drift_report(
     context: dg.AssetExecutionContext, config: ReportConfig, builder: dg.ResourceParam[TrainingSetBuilder],
     registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger], settings: dg.ResourceParam[Settings],

@@ -13,6 +13,7 @@ from fraud_pipeline.adapters.served_skew import Skew, compare_days, live_days
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.defs.automation import REPORTS
 from fraud_pipeline.defs.pages import OWNERS, table
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.domain.bundle import ModelBundle
 from fraud_pipeline.errors import NotFound
 from fraud_pipeline.settings import Settings
@@ -25,6 +26,7 @@ PARITY_ROWS = 20_000
     group_name="monitoring", kinds={"numba"}, owners=OWNERS, code_version="2", deps=["features"],
     automation_condition=REPORTS,
 )  # fmt: skip
+@patient
 def parity_report(
     context: dg.AssetExecutionContext, builder: dg.ResourceParam[TrainingSetBuilder], registry: dg.ResourceParam[Any],
     ledger: dg.ResourceParam[Ledger], settings: dg.ResourceParam[Settings],

@@ -12,6 +12,7 @@ from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.defs.automation import REPORTS
 from fraud_pipeline.defs.monitoring import INPUTS, ReportConfig, draw_history, mature_sample, report_day
 from fraud_pipeline.defs.pages import OWNERS, plots, table
+from fraud_pipeline.defs.patience import patient
 from fraud_pipeline.defs.training import experiment_settings
 from fraud_pipeline.domain.evaluation import Evaluation, Metric
 from fraud_pipeline.domain.performance_estimate import Estimate
@@ -22,6 +23,7 @@ from fraud_pipeline.settings import Settings
     group_name="monitoring", kinds={"python"}, owners=OWNERS, code_version="2", deps=INPUTS,
     automation_condition=REPORTS,
 )  # fmt: skip
+@patient
 def performance_report(
     context: dg.AssetExecutionContext, config: ReportConfig, builder: dg.ResourceParam[TrainingSetBuilder],
     registry: dg.ResourceParam[Any], ledger: dg.ResourceParam[Ledger], settings: dg.ResourceParam[Settings],
