@@ -68,7 +68,9 @@ def test_more_fraud_than_the_scores_know_of_is_not_noticed():
 
 def test_without_alerts_ratios_are_not_defined_and_nothing_raises():
     raw, probability, customer = scored(500, 4)
-    found = estimate_performance(raw, probability, customer, thresholds=thresholds_at(Platt(1.0, -90.0), review=0.5, block=0.7))
+    found = estimate_performance(
+        raw, probability, customer, thresholds=thresholds_at(Platt(1.0, -90.0), review=0.5, block=0.7)
+    )
     assert math.isnan(found["precision"].value)
     assert (found.alerts, found["recall"].value) == (0, 0.0)
     assert json.dumps(found.as_dict())
