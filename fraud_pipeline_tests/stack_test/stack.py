@@ -96,10 +96,19 @@ class Stack:
             found[container["Config"]["Labels"]["com.docker.compose.service"]] = shown
         return found
 
-    def restarts(self) -> int:
-        """How often Docker started a container again that had ended by itself."""
+    def nothing_ended(self) -> str:
+        """StackTestFailed where Docker had to start a container again that had ended by itself."""
         names = self._engine.docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
-        return sum(container["RestartCount"] for container in json.loads(self._engine.docker("inspect", *names)))
+        ended = {
+            container["Config"]["Labels"]["com.docker.compose.service"]: container["RestartCount"]
+            for container in json.loads(self._engine.docker("inspect", *names))
+            if container["RestartCount"] or container["State"]["OOMKilled"]
+        }
+        if ended:
+            raise StackTestFailed(
+                f"ended by themselves or for lack of memory, and were started again: {ended}", logs_of=list(ended)
+            )
+        return f"{len(names)} containers run as they were started"
 
     def down(self, *, volumes: bool = False) -> None:
         self.compose("down", *(("--volumes", "--remove-orphans") if volumes else ()), timeout_s=DOWN_S)
@@ -157,12 +166,12 @@ def _ask(url: str, method: str, headers: Mapping[str, str], body: Any) -> Any:
     request = urllib.request.Request(url, content, dict(headers), method=method)
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
-            said = answer.read()
+            said, kind = answer.read(), answer.headers.get_content_type()
     except urllib.error.HTTPError as err:
         raise StackTestFailed(f"{method} {url}: {err.code} {err.read()[:600].decode(errors='replace')}") from err
     except OSError as err:
         raise StackTestFailed(f"{method} {url}: {err}") from err
-    return json.loads(said) if said else None
+    return json.loads(said) if said and "json" in kind else said.decode(errors="replace")
 
 
 def _free_port() -> int:
