@@ -145,6 +145,12 @@ class Settings(BaseSettings):
             "Scoring service: refuse every request without an API key even on loopback. Other addresses always need keys."
         ),
     )
+    open_metrics: bool = Field(
+        False,
+        description=(
+            "Scoring service: answer `GET /metrics` without an API key, where only our own network reaches it; figures, no payments."
+        ),
+    )
     max_body_bytes: int = Field(4_194_304, ge=1_024, description="Scoring service: largest request body, unpacked.")
     rate_limit_per_s: float = Field(
         0.0,

@@ -48,6 +48,7 @@ _REPORT_HEADERS: Final[Headers] = (*_ALWAYS, (b"content-security-policy", _REPOR
 _PAGES_HEADERS: Final[Headers] = (*_ALWAYS, (b"content-security-policy", _PAGES_CSP))
 _OURS: Final = frozenset(name for name, _ in _API_HEADERS)
 REPORT_ROUTE: Final = "drift_report"
+METRICS_ROUTE: Final = "metrics"
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class SecurityMiddleware:
         self._keys = keys
         self._routes = routes
         self._require_keys = settings.require_keys
+        self._open = {METRICS_ROUTE} if settings.open_metrics else set()
         rate = settings.rate_limit_per_s
         self._buckets = TokenBuckets(rate, monotonic=monotonic) if rate > 0 else None
 
@@ -126,7 +128,7 @@ class SecurityMiddleware:
             # Starlette's routes end in `$`, which also matches before a newline: "/model\n" would be /model to it, not to us.
             await problem_response(Problem(404))(scope, receive, send_secured)
             return
-        if route is not None and route.scope is not None:
+        if route is not None and route.scope is not None and route.name not in self._open:
             try:
                 scope.setdefault("state", {})["api_key"] = self._admit(scope, route.scope)
             except (Problem, FraudError) as err:

@@ -220,6 +220,12 @@ def test_keys_can_be_required_on_loopback_too() -> None:
     assert "none was made yet" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
+def test_metrics_alone_can_be_opened(route: RouteSpec) -> None:
+    answer = ask(service(open_metrics=True), route.method, a_path(route))
+    assert (answer.status_code == 200) == (route.scope is None or route.path == "/metrics")
+
+
 def test_revoking_the_last_key_locks_the_service() -> None:
     assert ask(service([made("gone", "admin", revoked=True)]), "POST", "/score", client=LOOPBACK).status_code == 401
 
