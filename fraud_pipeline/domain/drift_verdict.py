@@ -24,7 +24,7 @@ class DriftLimits:
     rather than changed: no habit changes that much in a week; likewise from `broken_outside` impossible values,
     `broken_unseen` codes that never occurred or `broken_jensen_shannon` on, and where a value that varied is constant.
     Among mature labels, `missed_ratio` is how many times more
-    frauds per payment the alerts may miss, `fraud_rate_ratio` how many times the fraud rate may rise or fall,
+    frauds per payment the alerts may miss, `fraud_rate_ratio` how many times the fraud rate may rise,
     `precision_drop` the share points that the alerts' precision may lose. `significance` is the p-value below which
     chance is ruled out; frauds come in campaigns, so that `fraud_cluster` of them weigh as one (1.2 to 4.8 by world,
     measured from week to week). `min_rows` and `min_customers` are the smallest sample that says anything (customers are

@@ -167,6 +167,11 @@ def test_a_fraud_rate_that_doubles_is_a_drift_even_where_all_are_caught():
     assert (status, reason) == ("drift", "the fraud rate is 2.53%, it was 1.14%")
 
 
+def test_a_fraud_rate_that_falls_is_no_reason_to_retrain():
+    status, reasons = outcomes(Outcomes(payments=17_000, frauds=60, alerts=60, caught=50))
+    assert (status, reasons) == ("stable", ("0 of 20 features drifted",))
+
+
 def test_alerts_that_are_mostly_false_are_a_drift():
     status, (reason,) = outcomes(Outcomes(payments=17_000, frauds=190, alerts=200, caught=80))
     assert (status, reason) == ("drift", "40% of the alerts are fraud, it was 88%")
