@@ -19,8 +19,9 @@ from rich.table import Table
 
 from fraud_pipeline_tests.closed_loop.feed import QUIET
 from fraud_pipeline_tests.closed_loop.harm import FAULTS
-from fraud_pipeline_tests.closed_loop.loop import ClosedLoop, Result
+from fraud_pipeline_tests.closed_loop.loop import ClosedLoop
 from fraud_pipeline_tests.closed_loop.plan import KINDS, QUICK, Plan
+from fraud_pipeline_tests.closed_loop.result import Result
 from fraud_pipeline_tests.closed_loop.warm import cache_folder, copy, kept, make
 
 KILLS = ("daemon", "code", "webserver", "service", "scorer", "sink")

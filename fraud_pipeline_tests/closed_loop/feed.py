@@ -17,11 +17,15 @@ from typing import Any, Final
 import orjson
 from confluent_kafka import Producer
 
+from fraud_pipeline.adapters.history_labels import HistoryLabels
 from fraud_pipeline.adapters.kafka.connection import KafkaSettings, producer_config
 from fraud_pipeline.adapters.kafka.messages import HEADERS
 from fraud_pipeline.adapters.kafka.topics import Topics
+from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.payment_feed import Chunk, LabelToCome, world_feed
+from fraud_pipeline.adapters.source_store import SourceStore
 from fraud_pipeline.domain.simulation_config import WorldConfig
+from fraud_pipeline.settings import Settings
 
 QUIET: Final = logging.getLogger("fraud_pipeline_tests.closed_loop.kafka")
 TICK_S: Final = 0.1
@@ -32,8 +36,9 @@ AGAIN_S: Final = 0.25
 GIVE_UP_S: Final = 90.0
 """A payment that is not decided by then counts as failed: a killed service is back long before."""
 FLUSH_S: Final = 60.0
-LABELS_AHEAD: Final = timedelta(hours=1)
-"""A day's last labels are in the ledger before the day is over: an hour is a third of a second here."""
+LABELS_AHEAD: Final = timedelta(hours=18)
+"""How long before its `known_at` a label is handed to the sink: some seconds here, and they would be days if it took them after.
+Its payment is older than that: the quickest chargeback takes a day."""
 DAY_US: Final = 86_400_000_000
 
 
@@ -88,6 +93,19 @@ class Gateway:
         with self._lock:
             self.answered += 1
             self.slowest_s = max(self.slowest_s, took_s)
+
+
+def record_history_labels(settings: Settings) -> int:
+    """What becomes known of the history after its end, in the ledger before the stream begins; how many.
+
+    Each has its own `known_at`, before which nothing reads it. The sensor `history_labels` would tell them one by one as the
+    log's clock goes on, which at this pace is days late.
+    """
+    with Ledger.open(settings.ledger_url) as ledger:
+        history = HistoryLabels(SourceStore(settings.home))
+        due = history.due(after=None, until=datetime.now(UTC))
+        ledger.adopt(history.payments({label.transaction_id for label in due}))
+        return len(ledger.record_labels(due).released)
 
 
 class LiveWorld:

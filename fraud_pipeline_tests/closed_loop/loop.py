@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -17,10 +16,11 @@ from fraud_pipeline.errors import FraudError
 from fraud_pipeline_tests.closed_loop import automation as seen
 from fraud_pipeline_tests.closed_loop.automation import Automation, Run
 from fraud_pipeline_tests.closed_loop.decisions import DecisionWatch
-from fraud_pipeline_tests.closed_loop.feed import Gateway, LiveWorld
+from fraud_pipeline_tests.closed_loop.feed import Gateway, LiveWorld, record_history_labels
 from fraud_pipeline_tests.closed_loop.harm import FAULTS, Place
-from fraud_pipeline_tests.closed_loop.judging import Counts, compare_champions, count
+from fraud_pipeline_tests.closed_loop.judging import compare_champions
 from fraud_pipeline_tests.closed_loop.plan import Plan
+from fraud_pipeline_tests.closed_loop.result import Moment, Parts, Result, collect, judge
 from fraud_pipeline_tests.closed_loop.sabotage import promote_by_force, register_damaged
 from fraud_pipeline_tests.closed_loop.stack import Stack
 from fraud_pipeline_tests.faults.members import NotInTime, until
@@ -34,77 +34,6 @@ ROLLBACK_S: Final = 900.0
 DRAIN_S: Final = 300.0
 log = logging.getLogger(__name__)
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Something that came about: `at_s` after the stream began, `day` by the simulated clock since then."""
-
-    what: str
-    at_s: float
-    day: float
-    detail: str = ""
-
-
-@dataclass
-class Result:
-    """What a run showed. `broken` names each promise that was not kept; empty where all were."""
-
-    plan: Plan
-    end: date
-    moments: list[Moment] = field(default_factory=list)
-    clock: list[tuple[float, float]] = field(default_factory=list)
-    """(seconds, simulated day), as the clock went."""
-    broken: list[str] = field(default_factory=list)
-    counts: Counts | None = None
-    pr_auc: dict[str, Any] = field(default_factory=dict)
-    gates: dict[str, bool] = field(default_factory=dict)
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    promotions: list[dict[str, Any]] = field(default_factory=list)
-    notices: list[list[str]] = field(default_factory=list)
-    restarts: list[dict[str, Any]] = field(default_factory=list)
-    ticks: list[str] = field(default_factory=list)
-    degraded: dict[str, int] = field(default_factory=dict)
-    decided: dict[str, int] = field(default_factory=dict)
-    slowest_request_s: float = 0.0
-    days_of_stream: float = 0.0
-    held_s: float = 0.0
-    seconds: float = 0.0
-    kept: str = ""
-
-    @property
-    def kept_its_promise(self) -> bool:
-        return not self.broken
-
-    def moment(self, what: str) -> Moment | None:
-        return next((each for each in self.moments if each.what == what), None)
-
-    def since_drift(self, what: str) -> dict[str, float] | None:
-        """When it came, from the drift's first day on."""
-        begun, came = self.moment("drift begins"), self.moment(what)
-        if begun is None or came is None:
-            return None
-        return {"seconds": round(came.at_s - begun.at_s, 1), "days": round(came.day - begun.day, 1)}
-
-    def to_json(self) -> dict[str, Any]:
-        counts = self.counts
-        return {
-            "kind": self.plan.kind, "kill": self.plan.kill, "fault": self.plan.fault,
-            "kept_its_promise": self.kept_its_promise, "broken": self.broken,
-            "promoted": any(each["kind"] == "promotion" and each["previous_version"] for each in self.promotions),
-            "rolled_back": any(each["kind"] == "rollback" for each in self.promotions),
-            "failed_requests": None if counts is None else counts.failed_requests,
-            "lost_messages": None if counts is None else counts.lost_messages,
-            "counts": None if counts is None else asdict(counts),
-            "pr_auc": self.pr_auc, "gates": self.gates,
-            "since_drift": {each.what: self.since_drift(each.what) for each in self.moments},
-            "timeline": [asdict(each) for each in self.moments], "clock": self.clock, "verdicts": self.verdicts, "runs": self.runs,
-            "promotions": self.promotions, "notices": self.notices, "ticks": self.ticks, "restarts": self.restarts,
-            "degraded": self.degraded, "decided": self.decided, "slowest_request_s": round(self.slowest_request_s, 3),
-            "days_of_stream": round(self.days_of_stream, 2), "clock_held_s": round(self.held_s, 1),
-            "seconds": round(self.seconds), "plan": self.plan.to_json(), "world_ended": self.end, "kept": self.kept,
-        }  # fmt: skip
 
 
 class ClosedLoop:
@@ -338,6 +267,7 @@ class ClosedLoop:
             stack.settings, stack.topics, self._gateway, world=plan.live_world(self.end), since=self.end, day_s=plan.day_s,
             rest_share=plan.rest_share, may_begin=self._may_begin, blocked=self._decisions.blocked,
         )  # fmt: skip
+        record_history_labels(stack.settings)
         self._decisions.start()
         self._wall = time.time()
         self._world.start()
@@ -355,59 +285,11 @@ class ClosedLoop:
         except NotInTime as err:
             result.broken.append(str(err))
         decisions.stop()
-        self._collect()
-        self._judge()
+        parts = Parts(self.stack, self._automation, world, self._gateway, decisions, self._wall)
+        collect(result, parts)
+        judge(result, parts)
         self._automation.close()
 
     def _ledger_has_all(self) -> bool:
         rows = self.stack.rows("SELECT count(*) FROM decisions WHERE role = 'decided'")
         return int(rows[0][0]) >= len(self._world.sent)
-
-    def _collect(self) -> None:
-        result, automation, world = self.result, self._automation, self._world
-        result.counts = count(self.stack, world, self._gateway, self._decisions)
-        result.verdicts = [
-            {"as_of": v.as_of, "status": v.status, "champion": v.champion, "reasons": v.reasons, "at_s": round(v.told - self._wall, 1)}
-            for v in automation.verdicts(since=self._wall)
-        ]  # fmt: skip
-        result.runs = [
-            {"job": run.job, "status": run.status, "asked_s": round(run.asked - self._wall, 1), "run_id": run.run_id,
-             "took_s": None if run.ended is None else round(run.ended - run.asked, 1), "assets": sorted(run.assets)}
-            for run in automation.runs(since=self._wall)
-        ]  # fmt: skip
-        result.promotions = [
-            {"kind": p.kind, "version": p.version, "previous_version": p.previous_version, "who": p.who, "reason": p.reason,
-             "at_s": round(p.promoted_at.timestamp() - self._wall, 1)}
-            for p in automation.promotions()
-        ]  # fmt: skip
-        result.notices = [
-            [str(v) for v in row] for row in self.stack.rows("SELECT kind, episode, title FROM notices ORDER BY at")
-        ]
-        result.ticks = [seen.said(tick) for tick in automation.ticks()]
-        result.restarts = [{"name": e.name, "code": e.code, "said": e.said} for e in self.stack.supervisor.ended]
-        result.degraded = dict(self._decisions.degraded)
-        result.decided = {
-            f"version {version} {verdict}": n for (version, verdict), n in sorted(self._decisions.by_kind.items())
-        }
-        result.slowest_request_s, result.held_s = self._gateway.slowest_s, world.held_s
-        result.days_of_stream = world.days
-
-    def _judge(self) -> None:
-        """Each promise that was not kept."""
-        result, plan, counts = self.result, self.plan, self.result.counts
-        assert counts is not None
-        if not counts.whole:
-            result.broken.append(f"payments: {asdict(counts)}")
-        if counts.refused_attempts and plan.kill != "service":
-            result.broken.append(
-                f"{counts.refused_attempts} requests were refused once or more: {self._gateway.refused[:3]}"
-            )
-        trainings = self._automation.trainings(since=self._wall)
-        if not plan.promotes and trainings:
-            result.broken.append(f"{len(trainings)} trainings were started in a world that needed none")
-        if result.restarts:
-            names = sorted({each["name"] for each in result.restarts})
-            result.broken.append(f"processes ended unasked: {', '.join(names)}")
-        failed = [run["job"] for run in result.runs if run["status"] == "FAILURE"]
-        if failed and not plan.kill and not plan.fault:
-            result.broken.append(f"runs failed: {', '.join(failed)}")
