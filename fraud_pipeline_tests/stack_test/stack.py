@@ -134,7 +134,21 @@ class Stack:
 
     def sql(self, query: str, database: str = "ledger") -> list[list[str]]:
         """Rows of a query, as text."""
-        said = self.execute("postgres", "psql", "-U", "fraud", "-d", database, "-tA", "-F", "\t", "-c", query)
+        said = self.execute(
+            "postgres",
+            "psql",
+            "-h",
+            "/var/run/postgresql",
+            "-U",
+            "fraud",
+            "-d",
+            database,
+            "-tA",
+            "-F",
+            "\t",
+            "-c",
+            query,
+        )
         return [line.split("\t") for line in said.splitlines() if line]
 
     def number(self, query: str, database: str = "ledger") -> int:
