@@ -3,12 +3,10 @@ ARG BASE
 FROM ${BASE}
 RUN groupadd --gid 1000 appuser \
     && useradd --uid 1000 --gid appuser --create-home --shell /bin/bash appuser \
-    && install --directory --owner=appuser --group=appuser /opt/kafka /opt/kafka/bin /opt/kafka/config /var/lib/kafka /var/lib/kafka/data
+    && install --directory --owner=appuser --group=appuser /opt/kafka /opt/kafka/config /var/lib/kafka /var/lib/kafka/data
 COPY java /opt/java
 COPY libs /opt/kafka/libs
 COPY kafka-entrypoint /__cacert_entrypoint.sh
-COPY kafka-tool /opt/kafka/bin/kafka-tool
-RUN for tool in topics consumer-groups broker-api-versions storage configs get-offsets; do ln -s kafka-tool "/opt/kafka/bin/kafka-$tool.sh"; done
 ENV JAVA_HOME=/opt/java PATH=/opt/java/bin:/usr/local/bin:/usr/bin:/bin
 USER appuser
 EXPOSE 9092
