@@ -57,7 +57,8 @@ def test_factors_leave_the_default_as_it_is_and_move_every_limit_of_drift():
     assert scaled(1.0) == DriftLimits()
     assert 1.0 in FACTORS
     loose, base = scaled(2.0), DriftLimits()
-    assert (loose.share, loose.wasserstein, loose.missed_ratio) == (0.2, 0.2, pytest.approx(1.8))
+    assert (loose.share, loose.wasserstein) == (0.2, 0.2)
+    assert loose.missed_ratio == pytest.approx(1.8)
     assert loose.significance == pytest.approx(1e-4)
     assert (loose.broken_wasserstein, loose.min_rows) == (base.broken_wasserstein, base.min_rows)
 
