@@ -44,7 +44,8 @@ class ClosedLoop:
         self.result = Result(plan, end)
         self.stack = Stack(folder, plan)
         self._tell = tell
-        self._began = self._wall = 0.0
+        self._wall = 0.0
+        self._labels_are_told = False
         self._automation: Automation
         self._world: LiveWorld
         self._gateway: Gateway
@@ -69,6 +70,10 @@ class ClosedLoop:
 
     def _story(self) -> None:
         self._note("stream begins")
+        # Only now: a ledger without a stream would take them for its own log's.
+        self._until(self._every_partition_has_closed_a_minute, "closed minutes of every partition in the ledger")
+        record_history_labels(self.stack.settings)
+        self._labels_are_told = True
         self._until(lambda: self._world.days >= self.plan.calm_days, "the first days")
         if self.plan.kind != "stable":
             self._note("drift begins", self._world.day_began.get(self.plan.drift_on(self.end)))
@@ -216,6 +221,10 @@ class ClosedLoop:
                 raise NotInTime(f"{what}: not within {patience_s:g} s")
             time.sleep(LOOK_S)
 
+    def _every_partition_has_closed_a_minute(self) -> bool:
+        rows = self.stack.rows("SELECT count(DISTINCT writer) FROM minute_closings")
+        return int(rows[0][0]) >= self.plan.partitions
+
     def _holds(self, condition: Callable[[], object]) -> bool:
         """Where PostgreSQL was killed, our own connections are broken once, too."""
         try:
@@ -230,6 +239,8 @@ class ClosedLoop:
 
     def _may_begin(self, day: date) -> bool:
         """The clock waits where more than `ahead` ended days are not in the store."""
+        if day > self.end and not self._labels_are_told:
+            return False
         newest = self._newest or self.end - timedelta(days=1)
         return (day - newest).days - 1 <= self.plan.ahead
 
@@ -267,7 +278,6 @@ class ClosedLoop:
             stack.settings, stack.topics, self._gateway, world=plan.live_world(self.end), since=self.end, day_s=plan.day_s,
             rest_share=plan.rest_share, may_begin=self._may_begin, blocked=self._decisions.blocked,
         )  # fmt: skip
-        record_history_labels(stack.settings)
         self._decisions.start()
         self._wall = time.time()
         self._world.start()
