@@ -77,7 +77,7 @@ def _draw_lanes(axes: Any, result: dict[str, Any], end: float) -> None:
     places = {lane: len(LANES) - 1 - row for row, lane in enumerate(LANES)}
     for run in result["runs"]:
         lane = _lane(run)
-        failed = run["status"] != "SUCCESS"
+        failed = run["status"] == "FAILURE"
         width = max(_end(run) - run["asked_s"], end / 400)
         axes.barh(
             places[lane], width, left=run["asked_s"], height=0.55, color="#e53935" if failed else RUN_COLOURS[lane],
