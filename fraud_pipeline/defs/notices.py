@@ -18,6 +18,7 @@ from fraud_pipeline.adapters.notices.notice_book import NoticeBook
 from fraud_pipeline.adapters.notices.registry_look import Findings, RegistryLook
 from fraud_pipeline.adapters.promotions import current_champion
 from fraud_pipeline.defs.monitoring import newest_drift
+from fraud_pipeline.defs.sensors import stopped_by_gates
 from fraud_pipeline.domain.notice import Notice, RecordedNotice
 from fraud_pipeline.domain.notice_conditions import Changes, Condition, judge
 from fraud_pipeline.domain.notice_reports import (
@@ -113,6 +114,9 @@ def tell_failed_runs(
     run, now = context.dagster_run, datetime.now(UTC)
     if run.tags.get(WILL_RETRY) == "true":
         context.log.info("run %s of %s failed and is started again", run.run_id, run.job_name)
+        return
+    if stopped_by_gates(context.instance, run.run_id):
+        context.log.info("the gates stopped the candidate of run %s, which is told by itself", run.run_id)
         return
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
     record = context.instance.get_run_record_by_id(run.run_id)

@@ -19,6 +19,8 @@ from fraud_pipeline.domain.shadow_trial import is_trial
 from fraud_pipeline.settings import Settings
 
 EPISODE_TAG = "fraud/drift_episode"
+GATES_STEP = "gates"
+"""The step of the blocking checks between a candidate and its promotion."""
 IN_PROGRESS = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -98,7 +100,7 @@ def failed_runs(context: dg.RunFailureSensorContext, ledger: dg.ResourceParam[Le
     """Say which run failed and why, in the daemon's log, where an alerting system picks it up."""
     run = context.dagster_run
     context.log.error("Run %s of %s failed: %s", run.run_id, run.job_name, context.failure_event.message)
-    _note(ledger, run, "failed")
+    _note(ledger, run, "succeeded" if stopped_by_gates(context.instance, run.run_id) else "failed")
 
 
 def _shortage(new_frauds: NewFrauds, champion: Promotion, observation: DriftObservation, settings: Settings) -> str:
@@ -107,6 +109,19 @@ def _shortage(new_frauds: NewFrauds, champion: Promotion, observation: DriftObse
         return ""
     new = new_frauds.since(champion, as_of=observation.as_of.date())
     return "" if new is None else label_shortage(new, wanted=settings.retrain_min_frauds)
+
+
+def stopped_by_gates(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run ended because its candidate did not pass: it is a failure to Dagster, and an answer to whoever asked for it."""
+    found = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    events = [record.event_log_entry.dagster_event for record in found]
+    return bool(events) and all(
+        event is not None
+        and event.step_key == GATES_STEP
+        and event.step_failure_data.error is not None
+        and event.step_failure_data.error.cls_name == "DagsterAssetCheckFailedError"
+        for event in events
+    )
 
 
 def has_just_ended(records: Sequence[dg.RunRecord], now: datetime, *, within: timedelta) -> bool:
@@ -139,7 +154,8 @@ def _last_run(instance: dg.DagsterInstance, last: DriftEpisode | None) -> RunSta
         return None
     if runs[0].status in IN_PROGRESS:
         return "running"
-    return "succeeded" if runs[0].status == DagsterRunStatus.SUCCESS else "failed"
+    ended_well = runs[0].status == DagsterRunStatus.SUCCESS or stopped_by_gates(instance, runs[0].run_id)
+    return "succeeded" if ended_well else "failed"
 
 
 def _training(instance: dg.DagsterInstance) -> bool:

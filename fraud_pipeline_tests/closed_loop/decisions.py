@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -30,7 +30,7 @@ class DecisionWatch:
         """(version, decision)."""
         self.degraded: Counter[str] = Counter()
         self._moments: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._blocked: set[str] = set()
+        self._blocked: deque[str] = deque()
         self._settings, self._topic, self._partitions, self._route_of = settings, topic, partitions, route_of
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -45,9 +45,9 @@ class DecisionWatch:
         if self._failure is not None:
             raise self._failure
 
-    def blocked(self, transaction_id: str) -> bool:
-        """Whether it was blocked, so that nobody charges back."""
-        return transaction_id in self._blocked
+    def newly_blocked(self) -> list[str]:
+        """The payments that were blocked since it was last asked."""
+        return [self._blocked.popleft() for _ in range(len(self._blocked))]
 
     def first(self, route: str, version: str, *, since: float) -> float | None:
         """When (s since 1970) a payment of this route was first decided by a version, from a moment on."""
@@ -77,5 +77,5 @@ class DecisionWatch:
         self.by_kind[version, verdict] += 1
         self.degraded.update(found.get("degraded") or ())
         if verdict == "BLOCK":
-            self._blocked.add(identity)
+            self._blocked.append(identity)
         self._moments[self._route_of(identity), version].append(datetime.fromisoformat(found["decided_at"]).timestamp())

@@ -1,4 +1,6 @@
-"""The world goes on: its payments in order at a compressed clock, some customers' by REST and the others' by Kafka, and its chargebacks."""
+"""The world goes on: its payments in order at a compressed clock, some customers' by REST and the others' by Kafka, its
+chargebacks, and analysts who work what was blocked.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import orjson
@@ -36,10 +38,14 @@ AGAIN_S: Final = 0.25
 GIVE_UP_S: Final = 90.0
 """A payment that is not decided by then counts as failed: a killed service is back long before."""
 FLUSH_S: Final = 60.0
-LABELS_AHEAD: Final = timedelta(hours=18)
+LABELS_AHEAD_US: Final = 18 * 3_600_000_000
 """How long before its `known_at` a label is handed to the sink: some seconds here, and they would be days if it took them after.
 Its payment is older than that: the quickest chargeback takes a day."""
 DAY_US: Final = 86_400_000_000
+ANALYST: Final = "analyst"
+WORKED_AFTER_US: Final = DAY_US // 2
+"""An analyst works each blocked payment half a day later: the alert budget is what analysts can work, and a blocked payment brings no
+chargeback. Without them nobody would know what the champion had caught, and no model after it could be judged."""
 
 
 class Gateway:
@@ -109,26 +115,28 @@ def record_history_labels(settings: Settings) -> int:
 
 
 class LiveWorld:
-    """Feeds in a thread of its own, from `start` to `stop`. `may_begin(day)` holds the clock up before a day; `blocked(id)` says
-    whether a payment was blocked: those bring no chargeback.
+    """Feeds in a thread of its own, from `start` to `stop`. `may_begin(day)` holds the clock up before a day; `newly_blocked()`
+    tells the payments that were blocked since it was last asked.
     """
 
     def __init__(
         self, settings: KafkaSettings, topics: Topics, gateway: Gateway, *, world: WorldConfig, since: date,
-        day_s: float, rest_share: float, may_begin: Callable[[date], bool], blocked: Callable[[str], bool],
+        day_s: float, rest_share: float, may_begin: Callable[[date], bool], newly_blocked: Callable[[], list[str]],
     ) -> None:  # fmt: skip
         self.sent: dict[str, str] = {}
         """Transaction id -> its route."""
         self.frauds: set[str] = set()
         self.labels = 0
-        self.withheld = 0
+        self.worked = 0
+        """Blocked payments that an analyst has labelled."""
+        self._blocked: set[str] = set()
         self.kafka_failed: list[str] = []
         self.held_s = 0.0
         self.day_began: dict[date, float] = {}
         self._topics, self._gateway = topics, gateway
         self._world, self._since = world, since
         self._day_s, self._rest_share = day_s, rest_share
-        self._may_begin, self._blocked = may_begin, blocked
+        self._may_begin, self._newly_blocked = may_begin, newly_blocked
         self._to_come = list[tuple[int, str, LabelToCome]]()
         self._now_us = _us(since)
         self._stopping = threading.Event()
@@ -216,6 +224,7 @@ class LiveWorld:
                 due += 1
             self._send(rows[at:due])
             at, self._now_us = due, now
+            self._hand_to_analysts(now)
             self._send_labels(now)
             self._producer.poll(0)
             self._stopping.wait(TICK_S if at < len(rows) else 0)
@@ -246,12 +255,19 @@ class LiveWorld:
             for label in labels:
                 heapq.heappush(self._to_come, (chunk.moments[row] + label.after_us, label.transaction_id, label))
 
+    def _hand_to_analysts(self, now_us: int) -> None:
+        for identity in self._newly_blocked():
+            self._blocked.add(identity)
+            label = LabelToCome(identity, WORKED_AFTER_US, identity in self.frauds, "simulation", ANALYST)
+            heapq.heappush(self._to_come, (now_us + WORKED_AFTER_US, identity, label))
+
     def _send_labels(self, now_us: int) -> None:
-        while self._to_come and self._to_come[0][0] <= now_us + LABELS_AHEAD // timedelta(microseconds=1):
+        while self._to_come and self._to_come[0][0] <= now_us + LABELS_AHEAD_US:
             known_us, identity, label = heapq.heappop(self._to_come)
-            if self._blocked(identity):
-                self.withheld += 1
-                continue
+            if label.author == ANALYST:
+                self.worked += 1
+            elif identity in self._blocked:
+                continue  # nobody charges back what was not paid
             known = label.at(known_us)
             value = {
                 "transaction_id": identity, "is_fraud": known.is_fraud, "source": known.source, "author": known.author,

@@ -276,7 +276,7 @@ class ClosedLoop:
         )
         self._world = LiveWorld(
             stack.settings, stack.topics, self._gateway, world=plan.live_world(self.end), since=self.end, day_s=plan.day_s,
-            rest_share=plan.rest_share, may_begin=self._may_begin, blocked=self._decisions.blocked,
+            rest_share=plan.rest_share, may_begin=self._may_begin, newly_blocked=self._decisions.newly_blocked,
         )  # fmt: skip
         self._decisions.start()
         self._wall = time.time()

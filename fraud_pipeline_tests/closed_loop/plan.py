@@ -38,9 +38,6 @@ class Warm:
             "FRAUD_SEED": str(self.seed),
             "FRAUD_ALERT_BUDGET": f"{self.fraud_rate * 0.8:g}",  # as the default's: a little below the share of fraud
             "FRAUD_MIN_PERIOD_FRAUDS": "60",
-            # A hundred blocked payments a week: of the usual 1 % one would be let through, and the frauds that the champion
-            # catches would be missing from what the next model learns and is judged on.
-            "FRAUD_CONTROL_SHARE": "0.3",
         }
 
     def world(self, end: date) -> WorldConfig:

@@ -18,6 +18,7 @@ from fraud_pipeline.adapters.promotions import current_champion
 from fraud_pipeline.dagster_home import prepare_dagster_home
 from fraud_pipeline.defs.resources import resources_for
 from fraud_pipeline.defs.run import Session, open_registry
+from fraud_pipeline.defs.sensors import stopped_by_gates
 from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.errors import FraudError, InputError, TrainingDataError
 from fraud_pipeline.pipeline_run import RunReport, export_training_set, run_pipeline
@@ -134,7 +135,10 @@ def test_a_bad_candidate_is_stopped_and_cannot_go_round_the_gates(
     assert champion_version(settings) == 1
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         failed = [name for name in REQUIRED_GATES if not _passed(instance, name)]
+        ended_badly = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        by_gates = [stopped_by_gates(instance, run.run_id) for run in ended_badly]
     assert failed
+    assert sorted(by_gates) == [False, True]  # the promotion that was tried alone, and the training
     again = run_pipeline(strict, shuffle_labels=True)
     assert again.unchanged
     assert "failed its gates" in again.reason
