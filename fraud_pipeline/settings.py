@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         1.4, gt=1, description="Drift: how many times more frauds per payment the alerts may miss, of mature labels."
     )
     drift_fraud_rate_ratio: float = Field(
-        2.0, gt=1, description="Drift: how many times the fraud rate may rise or fall among mature labels."
+        2.0, gt=1, description="Drift: how many times the fraud rate among mature labels may rise."
     )
 
     rest_host: str = Field("127.0.0.1", description="Scoring service: address to listen on (`fraud serve`).")

@@ -60,6 +60,14 @@ LIMIT: Final = {
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_RECENT, "default": 20},
     "example": 5,
 }
+DRIFT_REPORT: Final = {
+    "name": "report",
+    "in": "query",
+    "required": False,
+    "description": "An earlier report by its name: its day and the champion's version.",
+    "schema": {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}-version-\d+$"},
+    "example": "2026-03-08-version-3",
+}
 PNG: Final = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}}}
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "livez": Operation(
@@ -143,7 +151,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "The run that was started.", schema="DriftRun", success=202, received=lambda _: {"started": states.drift_run()},
     ),
     "drift_report": Operation(
-        "model", "The newest drift report as a page", "", "HTML.", statuses=(404,),
-        media=_media("text/html", "<!doctype html><title>Drift</title>"),
+        "model", "The newest drift report as a page, or an earlier one", "", "HTML.", statuses=(404,),
+        parameters=(DRIFT_REPORT,), media=_media("text/html", "<!doctype html><title>Drift</title>"),
     ),
 }  # fmt: skip
