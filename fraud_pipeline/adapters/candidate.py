@@ -143,6 +143,7 @@ def compare_with_champion(
         (candidate.judgement.raw, candidate.judgement.evaluation_thresholds),
         (raw, champion.thresholds),
         costs=settings.costs,
+        budget=settings.evaluation.budget,
         replicates=settings.evaluation.replicates,
         seed=settings.seed,
     )

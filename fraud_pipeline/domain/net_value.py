@@ -33,14 +33,19 @@ def compare_net_value(
     champion: tuple[np.ndarray, Thresholds],
     *,
     costs: Costs,
+    budget: float = 1.0,
     replicates: int = 1_000,
     seed: int = 0,
 ) -> ValueComparison:
-    """Paired bootstrap by customer over the same payments; each side is (raw scores of `data`, its own thresholds)."""
+    """Paired bootstrap by customer over the same payments; each side is (raw scores of `data`, its own thresholds).
+
+    Alerts beyond the `budget` (a share of the payments' weight) count for neither side: a champion whose scores a drift has
+    raised would else be worth what nobody has the hands to collect.
+    """
     codes = np.unique(data.customer, return_inverse=True)[1]
     weight = data.weight.astype(np.float64)
     values = [
-        weight * thresholds.row_values(raw, data.is_fraud, data.amount, costs)
+        weight * thresholds.within(raw, weight, budget).row_values(raw, data.is_fraud, data.amount, costs)
         for raw, thresholds in (candidate, champion)
     ]
     sums = np.stack([np.bincount(codes, values[0] - values[1]), np.bincount(codes, weight)], axis=1)

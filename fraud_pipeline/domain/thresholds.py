@@ -14,7 +14,7 @@ included, than the budget allows.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -78,6 +78,21 @@ class Thresholds:
     def decide(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(alert, block) as booleans; a block is an alert too."""
         return raw >= self.review, raw >= self.block
+
+    def within(self, raw: np.ndarray, weight: np.ndarray, budget: float) -> Thresholds:
+        """These, raised until no more than `budget` of the payments' weight is alerted; unchanged where it is not more.
+
+        What is alerted beyond it, nobody has the hands to work.
+        """
+        alert, _ = self.decide(raw)
+        allowed = budget * weight.sum()
+        if weight[alert].sum() <= allowed:
+            return self
+        order = np.argsort(-raw, kind="stable")
+        too_much = raw[order[np.searchsorted(np.cumsum(weight[order]), allowed, side="right")]]
+        above = raw[raw > too_much]  # payments of equal score are alerted together or not at all
+        review = float(above.min()) if len(above) else NEVER
+        return replace(self, review=review, block=max(self.block, review))
 
     def row_values(self, raw: np.ndarray, is_fraud: np.ndarray, amount: np.ndarray, costs: Costs) -> np.ndarray:
         """What the decision on each payment was worth: float64 [n]."""

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, confusion
 
 from fraud_pipeline.domain.evaluation import EvaluationSettings, evaluate
 from fraud_pipeline.domain.net_value import compare_net_value
-from fraud_pipeline.domain.thresholds import Costs, Thresholds
+from fraud_pipeline.domain.thresholds import NEVER, Costs, Thresholds
 from fraud_pipeline.errors import TrainingDataError
 from fraud_pipeline_tests.domain.learning_worlds import payments
 
@@ -160,6 +160,31 @@ def test_the_comparison_is_paired():
     assert compared.difference - compared.low < 0.1 * compared.champion
     blind = compare_net_value(data, (rng.normal(size=len(raw)) - 2, THRESHOLDS), (raw, THRESHOLDS), costs=COSTS)
     assert blind.low < blind.difference < -0.5 * blind.champion
+
+
+def test_alerts_beyond_the_budget_are_worth_nothing_to_either_side():
+    """Equal scores, but one side alerts far more than there are analysts: it is no better for that."""
+    data, raw, _ = scored(customers=500)
+    budget = 0.01
+    kept = replace(THRESHOLDS, review=NEVER, block=NEVER).within(raw, data.weight, budget)
+    assert kept.review == NEVER
+    eager = replace(THRESHOLDS, review=float(np.quantile(raw, 0.8)), block=float(np.quantile(raw, 0.999)))
+    modest = eager.within(raw, data.weight, budget)
+    assert 0.8 * budget < (raw >= modest.review).mean() <= budget
+    assert modest.block >= modest.review
+    free = compare_net_value(data, (raw, modest), (raw, eager), costs=Costs(review_cost=0.0))
+    bound = compare_net_value(data, (raw, modest), (raw, eager), costs=Costs(review_cost=0.0), budget=budget)
+    assert free.difference < 0
+    assert bound.difference == 0
+
+
+def test_equal_scores_are_alerted_together_or_not_at_all():
+    raw = np.array([3.0, 2.0, 2.0, 2.0, 1.0])
+    low = replace(THRESHOLDS, review=0.0, block=9.0)
+    assert low.within(raw, np.ones(5), 0.4).review == 3.0
+    assert low.within(raw, np.ones(5), 0.8).review == 2.0
+    assert low.within(raw, np.ones(5), 0.1).review == NEVER
+    assert low.within(raw, np.ones(5), 1.0) is low
 
 
 def test_the_lower_bound_holds_nineteen_times_in_twenty():
