@@ -41,7 +41,9 @@ from fraud_pipeline_tests.event_logs import EmbeddedRig, Stored
 from fraud_pipeline_tests.memory_stream import Base
 from fraud_pipeline_tests.serving.home import made_bundle
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+TODAY = datetime.now(UTC).replace(hour=3, minute=0, second=0, microsecond=0)
+NOW = TODAY - timedelta(days=1 + (TODAY.weekday() - 3) % 7)
+"""A Wednesday at night, at most eight days ago: what a model says depends on hour and weekday, and must not on when a test runs."""
 START = NOW - timedelta(hours=3)
 ROUNDS = 3_000
 """More than any of these streams takes: one that is not done by then hangs."""

@@ -12,7 +12,7 @@ import pytest
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord, IdConflict, LedgerEntry
 from fraud_pipeline.domain.decision import Decision
-from fraud_pipeline.domain.drift_episode import DriftObservation, next_action
+from fraud_pipeline.domain.drift_episode import DriftObservation, EpisodePolicy, next_action
 from fraud_pipeline.domain.explanation import Reason
 from fraud_pipeline.domain.promotion import Promotion
 from fraud_pipeline.domain.transaction import Label, Transaction
@@ -325,9 +325,10 @@ def test_a_drift_episode_lives_in_the_ledger(ledger: Ledger):
 def test_an_action_written_before_a_crash_is_written_once(ledger: Ledger):
     drift = DriftObservation(T0, champion_version=4, drifted=True, reason="drift")
     ledger.apply_episode_action(next_action(None, drift, champion_version=4, now=T0), drift, verdict={}, now=T0)
-    again = next_action(ledger.last_episode(), drift, champion_version=4, now=T0, last_run=None)
+    later = T0 + EpisodePolicy().start_within
+    again = next_action(ledger.last_episode(), drift, champion_version=4, now=later, last_run=None)
     assert (again.kind, again.run_key) == ("request", "1:1")
-    assert ledger.apply_episode_action(again, drift, verdict={}, now=T0)
+    assert ledger.apply_episode_action(again, drift, verdict={}, now=later)
     assert len(ledger.episodes()[0].attempts) == 1
 
 

@@ -399,9 +399,8 @@ class KafkaLog:
             asked = True
             self._insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as err:
-            error = err.args[0]
-            # Where it must be taken back, the broker was never asked to keep it: its messages had not all arrived.
-            self._abort(producer, error, in_doubt=asked and not error.txn_requires_abort())
+            # Once its end was asked for, only the log knows: a broker that died may have kept it and refuse to say so again.
+            self._abort(producer, err.args[0], in_doubt=asked)
 
     def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], membership: object) -> None:
         answer: Future[None] = Future()
