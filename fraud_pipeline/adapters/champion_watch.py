@@ -9,22 +9,19 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from fraud_pipeline.adapters.dataset_store import DatasetStore
 from fraud_pipeline.adapters.drift_report import ReportSample
+from fraud_pipeline.adapters.labelled_rows import labelled_rows
 from fraud_pipeline.adapters.ledger import Ledger
-from fraud_pipeline.adapters.sampled_days import SampleCounts, SampledDays, read_sample
+from fraud_pipeline.adapters.sampled_days import SampleCounts, read_sample
 from fraud_pipeline.adapters.training_set_builder import TrainingSetBuilder
 from fraud_pipeline.domain.bundle import ModelBundle, Reference
 from fraud_pipeline.domain.drift import DriftLimits, DriftVerdict, Outcomes, Window, judge, nothing_came
 from fraud_pipeline.domain.evaluation import Evaluation, EvaluationSettings, evaluate
-from fraud_pipeline.domain.learning_data import NEVER_KNOWN, LabelVersions, LearningData, eligible
+from fraud_pipeline.domain.learning_data import LearningData, eligible
 from fraud_pipeline.domain.performance_estimate import Estimate, estimate_performance
 from fraud_pipeline.domain.splits import midnight_us
 from fraud_pipeline.domain.thresholds import Costs
@@ -71,7 +68,11 @@ def recent_days(
     sample = read_sample(builder.store, champion, usable, ledger=ledger, at_most=at_most) if usable else None
     if sample is None:
         return None
-    data = _learning_data(builder.store, champion, sample, as_of=as_of)
+    rows = labelled_rows(
+        builder.store, sample.payments, sample.vectors, champion.input_names, as_of=as_of,
+        blocked=sample.blocked, control=sample.control,
+    )  # fmt: skip
+    data = rows.as_known_at(midnight_us(as_of) - 1)
     raw, day = sample.raw, sample.day
     if control_share is not None:
         kept = ~data.blocked | data.labelled | data.control
@@ -195,57 +196,3 @@ def _outcomes(champion: ModelBundle, mature: RecentDays | None) -> tuple[Outcome
     alert, _ = champion.thresholds.decide(mature.raw)
     fraud = mature.data.is_fraud
     return before, Outcomes(len(mature.data), int(fraud.sum()), int(alert.sum()), int((alert & fraud).sum()))
-
-
-def _learning_data(store: DatasetStore, champion: ModelBundle, sample: SampledDays, *, as_of: date) -> LearningData:
-    """The sample with the labels known before `as_of`."""
-    payments, rows = sample.payments, sample.payments.num_rows
-    codes = {name: _codes(payments[name]) for name in ("customer_id", "channel", "country", "merchant_category")}
-    data = LearningData(
-        transaction_id=payments["transaction_id"].to_numpy(),
-        event_time=payments["event_time"].cast(pa.int64()).to_numpy(),
-        customer=codes["customer_id"][0],
-        amount=payments["amount_minor"].to_numpy() / 100.0,
-        channel=codes["channel"][0],
-        country=codes["country"][0],
-        category=codes["merchant_category"][0],
-        channel_names=codes["channel"][1],
-        country_names=codes["country"][1],
-        category_names=codes["merchant_category"][1],
-        features=sample.vectors,
-        feature_names=champion.input_names,
-        is_fraud=np.zeros(rows, dtype=bool),
-        label_known_at=np.full(rows, NEVER_KNOWN),
-        labelled=np.zeros(rows, dtype=bool),
-        blocked=sample.blocked,
-        control=sample.control,
-        weight=np.ones(rows, dtype=np.float32),
-        label_versions=_labels(store, payments["transaction_id"], as_of=as_of),
-    )
-    return data.as_known_at(midnight_us(as_of) - 1)
-
-
-def _labels(store: DatasetStore, ids: pa.ChunkedArray, *, as_of: date) -> LabelVersions:
-    """Every version of a label of these payments that was recorded before `as_of`, in recorded order."""
-    value_set = ids.combine_chunks()
-    parts: list[tuple[Any, Any, Any]] = []
-    for day in store.days("labels"):
-        if day >= as_of:
-            break
-        table = store.read_day("labels", day, ["transaction_id", "is_fraud", "known_at"])
-        row = pc.index_in(table["transaction_id"].cast(value_set.type), value_set=value_set)
-        known = table.filter(row.is_valid())
-        moments = known["known_at"].cast(pa.int64()).to_numpy()
-        parts.append((pc.drop_null(row).to_numpy().astype(np.int64), known["is_fraud"].to_numpy(), moments))
-    if not parts:
-        return LabelVersions(np.empty(0, np.int64), np.empty(0, bool), np.empty(0, np.int64))
-    return LabelVersions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-    """Codes in the sorted order of the values, -1 for null, and the values."""
-    values = np.array(["" if value is None else value for value in column.to_pylist()], dtype=str)
-    names, codes = np.unique(values, return_inverse=True)
-    if len(names) and not names[0]:  # no identifier and no code of the contract is empty
-        return (codes - 1).astype(np.int32), tuple(str(name) for name in names[1:])
-    return codes.astype(np.int32), tuple(str(name) for name in names)

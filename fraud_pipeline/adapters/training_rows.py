@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fraud_pipeline.adapters.dataset_store import DatasetStore
+from fraud_pipeline.adapters.labelled_rows import Codes, codes_of, labelled_rows
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.source_store import SourceStore
-from fraud_pipeline.domain.learning_data import NEVER_KNOWN, LabelVersions, LearningData
+from fraud_pipeline.domain.learning_data import LearningData
 from fraud_pipeline.domain.model_input import CODED_FIELDS, ModelInput
 from fraud_pipeline.domain.splits import midnight_us
 from fraud_pipeline.domain.transaction import ATTRIBUTE_PREFIX
 from fraud_pipeline.errors import DatasetError, TrainingDataError
 
 _COLUMNS = ("transaction_id", "event_time", "customer_id", "amount_minor", "writer", *CODED_FIELDS)
-_MINOR_UNITS = 100.0
 
 
 @dataclass(frozen=True)
@@ -56,35 +56,17 @@ class TrainingRowReader:
             raise TrainingDataError("There is no day with features.", remedy="Materialize some first: `fraud run`.")
         attributes = self.source.manifest().attributes if model_input is None else model_input.attributes
         payments = self._payments(days, [ATTRIBUTE_PREFIX + name for name in attributes])
-        codes = {name: _codes(payments[name]) for name in CODED_FIELDS}
+        codes = {name: codes_of(payments[name]) for name in CODED_FIELDS}
         if model_input is None:
             model_input = ModelInput.of(
                 attributes=attributes, codes={name: names for name, (_, names) in codes.items()}
             )
         matrix = self._matrix(days, payments, codes, model_input)
-        known_at = payments["event_time"].cast(pa.int64()).to_numpy()
         blocked, control = self._decided(payments, days)
-        data = LearningData(
-            transaction_id=payments["transaction_id"].to_numpy(),
-            event_time=known_at,
-            customer=_codes(payments["customer_id"])[0],
-            amount=payments["amount_minor"].to_numpy() / _MINOR_UNITS,
-            channel=codes["channel"][0],
-            country=codes["country"][0],
-            category=codes["merchant_category"][0],
-            channel_names=codes["channel"][1],
-            country_names=codes["country"][1],
-            category_names=codes["merchant_category"][1],
-            features=matrix,
-            feature_names=model_input.names,
-            is_fraud=np.zeros(len(matrix), dtype=bool),
-            label_known_at=np.full(len(matrix), NEVER_KNOWN),
-            labelled=np.zeros(len(matrix), dtype=bool),
-            blocked=blocked,
-            control=control,
-            weight=np.ones(len(matrix), dtype=np.float32),
+        data = labelled_rows(
+            self.store, payments, matrix, model_input.names, as_of=as_of, blocked=blocked, control=control, codes=codes
         )
-        data = replace(data, label_versions=self._labels(data, as_of), **self._kinds(days, payments["transaction_id"]))
+        data = replace(data, **self._kinds(days, payments["transaction_id"]))
         return TrainingRows(data.as_known_at(midnight_us(as_of) - 1), model_input)
 
     def _payments(self, days: Sequence[date], attributes: Sequence[str]) -> pa.Table:
@@ -98,7 +80,7 @@ class TrainingRowReader:
         self,
         days: Sequence[date],
         payments: pa.Table,
-        codes: Mapping[str, tuple[npt.NDArray[np.int32], tuple[str, ...]]],
+        codes: Mapping[str, Codes],
         model_input: ModelInput,
     ) -> npt.NDArray[np.float32]:
         """float32 [n, F'] in the order of `model_input.names`: computed features, attributes, codes."""
@@ -127,23 +109,6 @@ class TrainingRowReader:
             column += 1
         return out
 
-    def _labels(self, data: LearningData, as_of: date) -> LabelVersions:
-        """Every version known before `as_of` of a label of these payments, in recorded order."""
-        days = [day for day in self.store.days("labels") if day < as_of]
-        columns = ("transaction_id", "is_fraud", "known_at")
-        tables = [self.store.read_day("labels", day, columns) for day in days]
-        if not tables:
-            empty = np.empty(0, np.int64)
-            return LabelVersions(empty, np.empty(0, bool), empty)
-        table = pa.concat_tables(tables).combine_chunks()
-        row = pc.index_in(table["transaction_id"], value_set=pa.array(data.transaction_id, pa.string()))
-        table = table.filter(row.is_valid())
-        return LabelVersions(
-            row=pc.drop_null(row).to_numpy().astype(np.int64),
-            is_fraud=table["is_fraud"].to_numpy(),
-            known_at=table["known_at"].cast(pa.int64()).to_numpy(),
-        )
-
     def _decided(self, payments: pa.Table, days: Sequence[date]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """(blocked, let through for the control share) of each payment; a history has no decisions."""
         blocked, control = (np.zeros(payments.num_rows, dtype=bool) for _ in range(2))
@@ -168,25 +133,9 @@ class TrainingRowReader:
         if not tables:
             return {}
         truth = pa.concat_tables(tables).combine_chunks()
-        code, names = _codes(truth["kind"])
+        code, names = codes_of(truth["kind"])
         row = pc.index_in(truth["transaction_id"], value_set=ids.combine_chunks()).to_numpy(zero_copy_only=False)
         kind = np.zeros(len(ids), dtype=np.int32)
         there = ~np.isnan(row) if row.dtype.kind == "f" else np.ones(len(row), bool)
         kind[row[there].astype(np.int64)] = code[there] + 1
         return {"kind": kind, "kind_names": names}
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-    """Codes in the sorted order of the values, -1 for null, and the values."""
-    encoded = column.combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string())
-    if not pa.types.is_dictionary(encoded.type):
-        encoded = encoded.dictionary_encode()
-    values = encoded.dictionary.to_pylist()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    occurring = np.unique(codes[codes >= 0])
-    order = sorted(occurring, key=lambda code: values[code])
-    place = np.full(len(values) + 1, -1, dtype=np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return place[codes], tuple(values[code] for code in order)

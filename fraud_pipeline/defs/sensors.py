@@ -10,7 +10,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.new_frauds import NewFrauds
 from fraud_pipeline.adapters.promotions import current_challenger, current_champion
-from fraud_pipeline.defs.automation import retrain
+from fraud_pipeline.defs.automation import IN_PROGRESS, retrain
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState, next_action
 from fraud_pipeline.domain.new_labels import label_shortage
@@ -21,14 +21,6 @@ from fraud_pipeline.settings import Settings
 EPISODE_TAG = "fraud/drift_episode"
 GATES_STEP = "gates"
 """The step of the blocking checks between a candidate and its promotion."""
-IN_PROGRESS = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-
 StartTraining = Callable[[EpisodeAction], Any]
 """From an action that asks for a training to what the sensor returns to have one started."""
 

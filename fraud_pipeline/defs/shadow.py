@@ -9,8 +9,9 @@ from dagster import RunsFilter
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotions import current_challenger
 from fraud_pipeline.adapters.shadow_trial import end_trial, trial_progress
+from fraud_pipeline.defs.automation import IN_PROGRESS
 from fraud_pipeline.defs.pages import OWNERS, table
-from fraud_pipeline.defs.sensors import IN_PROGRESS, has_just_ended
+from fraud_pipeline.defs.sensors import has_just_ended
 from fraud_pipeline.domain.gates import REQUIRED_GATES
 from fraud_pipeline.domain.shadow_trial import TrialLimits, is_trial, waiting_for
 from fraud_pipeline.settings import Settings

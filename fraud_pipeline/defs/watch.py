@@ -11,9 +11,10 @@ from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotion_watch import WatchPolicy, WatchStep, watch_step
 from fraud_pipeline.adapters.promotions import repair_alias
 from fraud_pipeline.adapters.watched_models import Fetch
+from fraud_pipeline.defs.automation import IN_PROGRESS
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.defs.pages import OWNERS, table
-from fraud_pipeline.defs.sensors import IN_PROGRESS, has_just_ended
+from fraud_pipeline.defs.sensors import has_just_ended
 from fraud_pipeline.domain.notice import Notice
 from fraud_pipeline.domain.promotion import Promotion
 from fraud_pipeline.settings import Settings

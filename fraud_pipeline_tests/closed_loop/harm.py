@@ -34,28 +34,20 @@ class Fault:
     do: Callable[[ClosedLoop], str]
 
 
-def _postgres_away(loop: ClosedLoop) -> str:
-    server = loop.stack.postgres
-    server.kill()
-    time.sleep(AWAY_S)
-    server.start()
-    return f"kill -9 of PostgreSQL, {AWAY_S:g} s without ledger and Dagster's storage"
+def _away(role: Literal["postgres", "kafka", "valkey"], cost: str) -> Callable[[ClosedLoop], str]:
+    """A server that is killed, and back after a while."""
+
+    def do(loop: ClosedLoop) -> str:
+        server = getattr(loop.stack, role)
+        server.kill()
+        time.sleep(AWAY_S)
+        server.start()
+        return f"kill -9 of {server.title}, {AWAY_S:g} s {cost}"
+
+    return do
 
 
-def _kafka_away(loop: ClosedLoop) -> str:
-    server = loop.stack.kafka
-    server.kill()
-    time.sleep(AWAY_S)
-    server.start()
-    return f"kill -9 of the broker, {AWAY_S:g} s without it"
-
-
-def _valkey_away(loop: ClosedLoop) -> str:
-    server = loop.stack.valkey
-    server.kill()
-    time.sleep(AWAY_S)
-    server.start()
-    return f"kill -9 of Valkey, {AWAY_S:g} s without it, and it comes back empty"
+_WITHOUT_POSTGRES: Final = _away("postgres", "without ledger and Dagster's storage")
 
 
 def _two_daemons(loop: ClosedLoop) -> str:
@@ -86,10 +78,10 @@ def _bundle_deleted(loop: ClosedLoop) -> str:
 
 
 FAULTS: Final[dict[str, Fault]] = {
-    "postgres_away": Fault("verdict", _postgres_away),
-    "postgres_away_in_training": Fault("training", _postgres_away),
-    "kafka_away": Fault("verdict", _kafka_away),
-    "valkey_away": Fault("training", _valkey_away),
+    "postgres_away": Fault("verdict", _WITHOUT_POSTGRES),
+    "postgres_away_in_training": Fault("training", _WITHOUT_POSTGRES),
+    "kafka_away": Fault("verdict", _away("kafka", "without it")),
+    "valkey_away": Fault("training", _away("valkey", "without it, and it comes back empty")),
     "two_daemons": Fault("verdict", _two_daemons),
     "run_killed": Fault("training", _run_killed),
     "bundle_deleted": Fault("verdict", _bundle_deleted),

@@ -1,8 +1,6 @@
 """Drift to one retraining per episode, over a real ledger and Dagster's own bookkeeping of run keys."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -30,18 +28,6 @@ class KnownFrauds:
     def since(self, champion: Promotion, *, as_of: date) -> NewLabels:
         assert champion.version == CHAMPION or as_of > date(2026, 3, 1)
         return self.new
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        yield opened
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def promote(ledger: Ledger, version: int) -> None:

@@ -1,13 +1,10 @@
 """The sensor that ends a challenger's shadow period: it waits for the data's days, asks once, and leaves a person's challenger alone."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.ledger_records import DecisionRecord
@@ -17,18 +14,6 @@ from fraud_pipeline.domain.shadow_trial import TRIAL
 from fraud_pipeline.settings import Settings
 
 FIRST_EVENT = datetime(2026, 2, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        yield opened
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def appoint(ledger: Ledger, reason: str = f"{TRIAL} of 2 days: all gates passed") -> None:

@@ -19,12 +19,6 @@ SETTINGS = Settings(alert_budget=BUDGET)
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
-@pytest.fixture
 def place(tmp_path: Path) -> Iterator[WatchedLedger]:
     """A champion, and one before it; everything was decided an hour ago by the machine's clock."""
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
