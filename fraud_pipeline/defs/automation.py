@@ -82,6 +82,7 @@ monitor = dg.define_asset_job(
 
 weekly_retrain = dg.ScheduleDefinition(
     name="weekly_retrain",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
     job=retrain,
     cron_schedule="0 4 * * 1",
     execution_timezone="UTC",

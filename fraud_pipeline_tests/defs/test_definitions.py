@@ -87,6 +87,7 @@ def test_jobs_schedules_and_sensors(definitions: dg.Definitions) -> None:
         "observe_platform", "deliver_notices", "tell_failed_runs", "served_days", "history_labels",
     }  # fmt: skip
     assert all(s.default_status == dg.DefaultSensorStatus.RUNNING for s in definitions.sensors or ())
+    assert all(s.default_status == dg.DefaultScheduleStatus.RUNNING for s in definitions.schedules or ())
 
 
 def test_every_page_says_what_its_asset_is(definitions: dg.Definitions) -> None:
