@@ -2,7 +2,7 @@
 
     python -m fraud_pipeline_tests.serving.fuzz --home HOME [--bodies 100000] [--connections 8] [--seed 1] [--json]
 
-Starts a service on the home (a copy: valid bodies are decided and recorded), or uses the one at --url. An answer is wrong
+Starts a service on the home itself (give a copy: valid bodies are decided and recorded), or uses the one at --url. An answer is wrong
 if it is another than the oracle's (`fuzz_oracle`), a 500, or none at all.
 """
 
