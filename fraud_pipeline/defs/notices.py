@@ -17,6 +17,7 @@ from fraud_pipeline.adapters.notices.metrics_pages import read_pages
 from fraud_pipeline.adapters.notices.notice_book import NoticeBook
 from fraud_pipeline.adapters.notices.registry_look import Findings, RegistryLook
 from fraud_pipeline.adapters.promotions import current_champion
+from fraud_pipeline.defs.automation import SENSOR_EVERY_S
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.defs.sensors import stopped_by_gates
 from fraud_pipeline.domain.notice import Notice, RecordedNotice
@@ -48,7 +49,7 @@ WILL_RETRY = "dagster/will_retry"
 
 
 @dg.sensor(
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Delivers notices to the channels that FRAUD_NOTIFY_* name; `fraud notices list` shows what became of them.",
 )
@@ -67,7 +68,7 @@ def deliver_notices(
 
 
 @dg.sensor(
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Looks at reports, promotions, candidates, the champion's files and the metrics pages of FRAUD_WATCH_URLS, and tells once "

@@ -10,7 +10,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.new_frauds import NewFrauds
 from fraud_pipeline.adapters.promotions import current_challenger, current_champion
-from fraud_pipeline.defs.automation import IN_PROGRESS, retrain
+from fraud_pipeline.defs.automation import IN_PROGRESS, SENSOR_EVERY_S, retrain
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.domain.drift_episode import DriftEpisode, DriftObservation, EpisodeAction, RunState, next_action
 from fraud_pipeline.domain.new_labels import label_shortage
@@ -32,7 +32,7 @@ def request_retrain(action: EpisodeAction) -> dg.RunRequest:
 
 @dg.sensor(
     job=retrain,
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="One retraining per drift episode: reads the newest drift report, keeps the episode in the ledger.",
 )

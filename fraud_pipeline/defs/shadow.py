@@ -9,7 +9,7 @@ from dagster import RunsFilter
 from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotions import current_challenger
 from fraud_pipeline.adapters.shadow_trial import end_trial, trial_progress
-from fraud_pipeline.defs.automation import IN_PROGRESS
+from fraud_pipeline.defs.automation import IN_PROGRESS, SENSOR_EVERY_S
 from fraud_pipeline.defs.pages import OWNERS, table
 from fraud_pipeline.defs.sensors import has_just_ended
 from fraud_pipeline.domain.gates import REQUIRED_GATES
@@ -67,7 +67,7 @@ end_shadow_trial = dg.define_asset_job(
 
 @dg.sensor(
     job=end_shadow_trial,
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for the end of a challenger's shadow period when its days of data are over.",
 )

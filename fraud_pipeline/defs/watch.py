@@ -11,7 +11,7 @@ from fraud_pipeline.adapters.ledger import Ledger
 from fraud_pipeline.adapters.promotion_watch import WatchPolicy, WatchStep, watch_step
 from fraud_pipeline.adapters.promotions import repair_alias
 from fraud_pipeline.adapters.watched_models import Fetch
-from fraud_pipeline.defs.automation import IN_PROGRESS
+from fraud_pipeline.defs.automation import IN_PROGRESS, SENSOR_EVERY_S
 from fraud_pipeline.defs.monitoring import newest_drift
 from fraud_pipeline.defs.pages import OWNERS, table
 from fraud_pipeline.defs.sensors import has_just_ended
@@ -59,7 +59,7 @@ def repair_aliases() -> None:
 
 @dg.sensor(
     job=repair_aliases,
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=SENSOR_EVERY_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Watches a promoted model for FRAUD_WATCH_DAYS days of data, and rolls it back where it breaks its limits.",
 )
